@@ -1,0 +1,1 @@
+"""sway: did the fine-tune do what was meant, and nothing else?"""

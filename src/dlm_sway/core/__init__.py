@@ -1,0 +1,1 @@
+"""Contracts and vocabulary: numpy and pydantic only."""

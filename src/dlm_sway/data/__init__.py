@@ -1,0 +1,1 @@
+"""Reading the user's data, and the texts shipped with sway."""

@@ -1,0 +1,1 @@
+"""The only place that runs the model in bulk: plan, forward, reduce."""

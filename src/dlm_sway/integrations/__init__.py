@@ -1,0 +1,1 @@
+"""sway inside other tools."""

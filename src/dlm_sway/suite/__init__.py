@@ -1,0 +1,1 @@
+"""Running probes together: calibration, family-wise tests, results."""
