@@ -1,0 +1,99 @@
+"""What a backend offers beyond the scoring contract, so that the engine can run it in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from dlm_sway.core.views import View
+
+Format: TypeAlias = Literal["auto", "chat", "raw"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt and its completion as one token sequence.
+
+    Attributes:
+        ids: int64[N], all tokens.
+        start: index of the first completion token; at least 1, since a token needs something before it.
+    """
+
+    ids: npt.NDArray[np.int64]
+    start: int
+
+    @property
+    def n_scored(self) -> int:
+        """Number of tokens that a log-prob exists for."""
+        return len(self.ids) - self.start
+
+
+@runtime_checkable
+class TextCodec(Protocol):
+    """Turns text into the model's tokens."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence the model can read, in tokens."""
+        ...
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether prompts can be rendered as a conversation."""
+        ...
+
+    def encode_pair(self, prompt: str, completion: str, *, format: Format = "auto") -> Encoded:  # noqa: A002 (DESIGN 5's word)
+        """Encode prompt and completion once, together, split at the character boundary."""
+        ...
+
+    def encode_prompt(self, prompt: str) -> npt.NDArray[np.int64]:
+        """Encode a prompt for its next-token distribution; never empty."""
+        ...
+
+
+@runtime_checkable
+class BulkBackend(Protocol):
+    """A backend that the engine can drive: it encodes, and computes logits for many views of the same tokens."""
+
+    @property
+    def codec(self) -> TextCodec:
+        """The model's tokenizer with its rules."""
+        ...
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return what identifies the numbers: model files, adapter tensors, dtype, device."""
+        ...
+
+    def null_refusal(self) -> str | None:
+        """Return why rotation nulls cannot be drawn for this adapter, or None when they can."""
+        ...
+
+    def numeric_views(self) -> AbstractContextManager[LogitSource]:
+        """Open the model for bulk work; no other view may be open meanwhile."""
+        ...
+
+
+@runtime_checkable
+class LogitSource(Protocol):
+    """The model, opened for bulk work over views."""
+
+    def logits(
+        self, ids: npt.NDArray[np.int64], keep: Sequence[tuple[int, int]], views: Sequence[View]
+    ) -> Iterator[tuple[slice, Any, Iterator[tuple[slice, Any]]]]:
+        """Yield the logits of the kept positions in blocks small enough to hold.
+
+        Args:
+            ids: int64[N, L], right-padded rows.
+            keep: (row, position) pairs; the logits at a position predict the token after it.
+            views: the views besides the base.
+
+        Yields:
+            `(block, base, parts)`: `block` slices `keep`; `base` is float32[p, vocab], the base's logits;
+            `parts` yields `(which views, float32[v, p, vocab])`.
+        """
+        ...

@@ -1,0 +1,110 @@
+"""Text to tokens with the rules of DESIGN 5: one encoding a text, split by character offsets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dlm_sway.backends.base import Encoded, Format
+from dlm_sway.core.errors import BadInputError
+
+_UNBOUNDED = 10**9  # tokenizers without a limit report a huge sentinel
+
+
+class TextEncoder:
+    """A Hugging Face tokenizer with the rules that make its numbers comparable."""
+
+    def __init__(self, tokenizer: Any, *, max_length: int) -> None:
+        """Wrap `tokenizer`; `max_length` is the context window of the model in tokens."""
+        self.tokenizer = tokenizer
+        self._max_length = max_length
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence the model can read, in tokens."""
+        return self._max_length
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer carries a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
+    def prefix_id(self) -> int:
+        """Token that stands before a text which has none: bos, else eos, else the first of the vocabulary."""
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+    def encode(self, text: str) -> npt.NDArray[np.int64]:
+        """Return the tokens of `text` as the tokenizer makes them by default, int64[N]."""
+        return np.asarray(self.tokenizer(text, verbose=False)["input_ids"], dtype=np.int64)
+
+    def encode_prompt(self, prompt: str) -> npt.NDArray[np.int64]:
+        """Return the tokens of `prompt`, or the prefix token alone when there are none, int64[N >= 1]."""
+        ids = self.encode(prompt)
+        return ids if ids.size else np.array([self.prefix_id], dtype=np.int64)
+
+    def encode_pair(self, prompt: str, completion: str, *, format: Format = "raw") -> Encoded:  # noqa: A002 (DESIGN 5's word)
+        """Encode prompt and completion once and find the first token that reaches into the completion.
+
+        Args:
+            prompt: what is given; may be empty.
+            completion: what is scored.
+            format: `chat` renders the prompt through the chat template; `auto` does so where there is a
+                prompt and a template.
+
+        Raises:
+            BadInputError: the completion is empty or holds no token, or `chat` was asked without a template.
+        """
+        if not completion:
+            raise BadInputError("the completion is empty", remedy="give at least one character to score")
+        chat = self._use_chat(prompt, format)
+        head = self._render(prompt) if chat else prompt
+        # The template writes its own bos, so the tokenizer must not add a second one.
+        ids, ends = self._with_ends(head + completion, special=not chat)
+        start = next((i for i, end in enumerate(ends) if end > len(head)), len(ids))
+        if start == len(ids):
+            raise BadInputError(f"the completion {completion[:40]!r} holds no token")
+        if start == 0:
+            ids, start = np.concatenate([np.array([self.prefix_id], dtype=np.int64), ids]), 1
+        return Encoded(ids, start)
+
+    def decode(self, ids: npt.NDArray[np.int64]) -> str:
+        """Return the text of `ids` without special tokens."""
+        return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True))
+
+    def _use_chat(self, prompt: str, format: Format) -> bool:  # noqa: A002 (DESIGN 5's word)
+        if format == "chat" and not self.has_chat_template:
+            raise BadInputError("the tokenizer has no chat template", remedy="use format: raw")
+        return format == "chat" or (format == "auto" and bool(prompt) and self.has_chat_template)
+
+    def _render(self, prompt: str) -> str:
+        turns = [{"role": "user", "content": prompt}]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def _with_ends(self, text: str, *, special: bool) -> tuple[npt.NDArray[np.int64], list[int]]:
+        """Return tokens and the character offset at which each ends; special tokens end at 0."""
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise BadInputError(
+                "the tokenizer gives no character offsets", remedy="convert it to a fast tokenizer (tokenizer.json)"
+            )
+        out = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+        ids = np.asarray(out["input_ids"], dtype=np.int64)
+        ends = [int(end) for _, end in out["offset_mapping"]]
+        # A trailing eos that the tokenizer appends is not the user's text, so it is not scored.
+        while ends and ends[-1] == 0 and len(ends) > 1 and max(ends) > 0:
+            ends.pop()
+        return ids[: len(ends)], ends
+
+
+def context_window(config: Any, tokenizer: Any) -> int:
+    """Return the context window in tokens that model config and tokenizer agree on."""
+    limits = [
+        getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    ]
+    limits.append(getattr(tokenizer, "model_max_length", None))
+    return int(min((x for x in limits if isinstance(x, int) and 0 < x < _UNBOUNDED), default=2048))
