@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -65,35 +64,25 @@ class BulkBackend(Protocol):
         """The model's tokenizer with its rules."""
         ...
 
-    def fingerprint(self) -> dict[str, str]:
-        """Return what identifies the numbers: model files, adapter tensors, dtype, device."""
-        ...
-
     def null_refusal(self) -> str | None:
         """Return why rotation nulls cannot be drawn for this adapter, or None when they can."""
         ...
 
-    def numeric_views(self) -> AbstractContextManager[LogitSource]:
-        """Open the model for bulk work; no other view may be open meanwhile."""
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the model for bulk work; no view may be open meanwhile."""
         ...
 
 
 @runtime_checkable
-class LogitSource(Protocol):
-    """The model, opened for bulk work over views."""
+class LogitBackend(BulkBackend, Protocol):
+    """A bulk backend that computes logits itself, in numpy, a view at a time."""
 
-    def logits(
-        self, ids: npt.NDArray[np.int64], keep: Sequence[tuple[int, int]], views: Sequence[View]
-    ) -> Iterator[tuple[slice, Any, Iterator[tuple[slice, Any]]]]:
-        """Yield the logits of the kept positions in blocks small enough to hold.
+    def logits(self, ids: npt.NDArray[np.int64], keep: npt.NDArray[np.int64], view: View) -> npt.NDArray[np.float32]:
+        """Return the logits of one view at chosen positions, float32[P, vocab].
 
         Args:
             ids: int64[N, L], right-padded rows.
-            keep: (row, position) pairs; the logits at a position predict the token after it.
-            views: the views besides the base.
-
-        Yields:
-            `(block, base, parts)`: `block` slices `keep`; `base` is float32[p, vocab], the base's logits;
-            `parts` yields `(which views, float32[v, p, vocab])`.
+            keep: int64[P, 2], (row, position); the logits at a position predict the token after it.
+            view: whose logits.
         """
         ...

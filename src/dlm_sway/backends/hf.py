@@ -40,9 +40,7 @@ class HuggingFaceDifferentialBackend:
         loaded: Loaded = load(base_spec, self.adapter_path)
         self.model: Any = loaded.model
         self.device, self.dtype = loaded.device, loaded.dtype
-        self.codec = TextEncoder(
-            loaded.tokenizer, max_length=context_window(loaded.model.config, loaded.tokenizer)
-        )
+        self.codec = TextEncoder(loaded.tokenizer, max_length=context_window(loaded.model.config, loaded.tokenizer))
         self.sites: Sites = find_sites(loaded.model, base_biases=loaded.base_biases)
         self._open: HFView | None = None
 

@@ -139,9 +139,7 @@ def _attach(base: Any, adapter: Path, device: torch.device) -> Any:
     from peft import PeftModel
 
     if not (adapter / "adapter_model.safetensors").is_file():
-        raise AdapterError(
-            "no adapter_model.safetensors", where=adapter, remedy=f"run: sway inspect {adapter}"
-        )
+        raise AdapterError("no adapter_model.safetensors", where=adapter, remedy=f"run: sway inspect {adapter}")
     try:
         with warnings.catch_warnings():
             # Missing and unexpected keys are found, named and judged by `sway inspect`; PEFT only hints at them.

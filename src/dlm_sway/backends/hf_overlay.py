@@ -29,7 +29,8 @@ def shown(model: Any, sites: Sites, view: View) -> Iterator[None]:
                 sites.require_rules()
             elif view.lam != 1.0 and sites.unruled:
                 raise CannotRunError(f"the adapter cannot be scaled: {sites.refusal()}")
-            pairs = [pair for site in (*sites.low_rank, *sites.dense) for pair in site.tensors(view)]
+            pairs = [pair for site in sites.low_rank for pair in site.tensors(view)]
+            pairs += [pair for site in sites.dense for pair in site.tensors(view)]
             stack.enter_context(_swapped(pairs))
             stack.enter_context(_scaled(sites, view.lam))
         yield

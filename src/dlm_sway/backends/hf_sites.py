@@ -21,6 +21,29 @@ _PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, slots=True)
+class Magnitude:
+    """DoRA's magnitude vector.
+
+    Attributes:
+        trained: parameter [d_out].
+        base: [d_out], row norms of the base weight: the magnitude of an untrained adapter.
+    """
+
+    trained: nn.Parameter
+    base: Tensor
+
+    def at(self, view: View, module: str) -> Tensor:
+        """Return the magnitude of a view: the base's, moved by `lam` of the trained (or permuted) delta, [d_out]."""
+        delta = self.trained.detach() - self.base
+        if view.kind in ("rotation", "sign_flip"):
+            moved = nulls.permute_magnitude(_numpy(delta), seed=view.seed, draw=view.draw, module=module)
+            delta = _like(moved, self.trained)
+        elif view.kind == "gaussian":
+            delta = torch.zeros_like(delta)
+        return self.base + view.lam * delta
+
+
+@dataclass(frozen=True, slots=True)
 class LowRankSite:
     """A module with factors A [r, d_in] and B [d_out, r], and for DoRA a magnitude [d_out].
 
@@ -31,8 +54,7 @@ class LowRankSite:
         a: parameter A; for embeddings [r, vocabulary].
         b: parameter B; for embeddings [hidden, r].
         form: `linear`, `embedding` or `conv`.
-        magnitude: DoRA's magnitude parameter, or None.
-        base_norm: DoRA: row norms of the base weight, the magnitude of an untrained adapter.
+        magnitude: DoRA's magnitude, or None.
     """
 
     name: str
@@ -41,8 +63,7 @@ class LowRankSite:
     a: nn.Parameter
     b: nn.Parameter
     form: str
-    magnitude: nn.Parameter | None = None
-    base_norm: Tensor | None = None
+    magnitude: Magnitude | None = None
 
     @property
     def scaling(self) -> float:
@@ -52,16 +73,18 @@ class LowRankSite:
     def factors(self, view: View) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return the null's A [r', d_in] and B [d_out, r'] (scale not included), as matrices."""
         a, b = _matrix(self.a), _matrix(self.b)
-        key = {"seed": view.seed, "draw": view.draw, "module": self.name}
+        seed, draw, module = view.seed, view.draw, self.name
         if view.kind == "rotation" and view.rank_scale == 1.0:
-            return a, nulls.rotate_output(b, **key)
+            return a, nulls.rotate_output(b, seed=seed, draw=draw, module=module)
         if view.kind == "rotation":
-            return nulls.rotate_rank(a, b, multiplier=view.rank_scale, **key)
+            return nulls.rotate_rank(a, b, multiplier=view.rank_scale, seed=seed, draw=draw, module=module)
         if view.kind == "sign_flip":
-            return a, nulls.sign_flip(a, b, **key)
+            return a, nulls.sign_flip(a, b, seed=seed, draw=draw, module=module)
         std = view.init_scale * view.rank_scale**0.5
-        draw = [nulls.gaussian_like(x.shape, std=std, part=part, **key) for x, part in ((a, "A"), (b, "B"))]
-        return draw[0], draw[1]
+        return (
+            nulls.gaussian_like(a.shape, std=std, seed=seed, draw=draw, module=module, part="A"),
+            nulls.gaussian_like(b.shape, std=std, seed=seed, draw=draw, module=module, part="B"),
+        )
 
     def tensors(self, view: View) -> list[tuple[nn.Parameter, Tensor]]:
         """Return what stands in the place of A, B and the magnitude in this view (its scale apart)."""
@@ -69,20 +92,8 @@ class LowRankSite:
         if view.kind != "adapter":
             out += [(p, _like(x, p)) for p, x in zip((self.a, self.b), self.factors(view), strict=True)]
         if self.magnitude is not None and (view.kind != "adapter" or view.lam != 1.0):
-            out.append((self.magnitude, self.magnitude_at(view)))
+            out.append((self.magnitude.trained, self.magnitude.at(view, self.name)))
         return out
-
-    def magnitude_at(self, view: View) -> Tensor:
-        """Return DoRA's magnitude, moved from the base's row norms by `lam` of its trained (or permuted) delta."""
-        assert self.magnitude is not None
-        assert self.base_norm is not None
-        delta = self.magnitude.detach() - self.base_norm
-        if view.kind in ("rotation", "sign_flip"):
-            moved = nulls.permute_magnitude(_numpy(delta), seed=view.seed, draw=view.draw, module=self.name)
-            delta = _like(moved, self.magnitude)
-        elif view.kind == "gaussian":
-            delta = torch.zeros_like(delta)
-        return self.base_norm + view.lam * delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +130,7 @@ class DenseSite:
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """All trained tensors of an adapter, and those that have no rule."""
+    """All trained tensors of an adapter, and the names of those that have no rule."""
 
     low_rank: tuple[LowRankSite, ...]
     dense: tuple[DenseSite, ...]
@@ -161,7 +172,8 @@ def find_sites(model: Any, *, base_biases: dict[str, Tensor]) -> Sites:
         name = full.removeprefix(_PREFIX)
         if isinstance(module, LoraLayer) and (site := _low_rank(name, module, adapter)) is not None:
             low_rank.append(site)
-            claimed |= {id(p) for p in (site.a, site.b, site.magnitude) if p is not None}
+            claimed |= {id(site.a), id(site.b)}
+            claimed |= {id(site.magnitude.trained)} if site.magnitude else set()
         elif isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             saved = _saved(name, module, adapter)
             dense += saved
@@ -169,7 +181,9 @@ def find_sites(model: Any, *, base_biases: dict[str, Tensor]) -> Sites:
     params = dict(model.named_parameters())
     for name, original in base_biases.items():
         dense.append(DenseSite(name.removeprefix(_PREFIX), params[name], original, toggled=False))
-    unruled = [n.removeprefix(_PREFIX) for n, p in params.items() if _is_adapter_tensor(n, adapter) and id(p) not in claimed]
+    unruled = [
+        n.removeprefix(_PREFIX) for n, p in params.items() if _is_adapter_tensor(n, adapter) and id(p) not in claimed
+    ]
     return Sites(tuple(low_rank), tuple(dense), tuple(unruled))
 
 
@@ -194,8 +208,8 @@ def _low_rank(name: str, layer: Any, adapter: str) -> LowRankSite | None:
     known = isinstance(layer, Linear | Embedding | Conv1d | Conv2d | Conv3d) or type(layer).__name__ in _QUANTISED
     if not (known and plain_variant) or (magnitude is not None and form != "linear"):
         return None
-    norm = None if magnitude is None else _row_norm(layer)
-    return LowRankSite(name, layer, adapter, a, b, form, magnitude, norm)
+    kept = None if magnitude is None else Magnitude(magnitude, _row_norm(layer))
+    return LowRankSite(name, layer, adapter, a, b, form, kept)
 
 
 _QUANTISED = frozenset({"Linear4bit", "Linear8bitLt"})
@@ -206,7 +220,8 @@ def _row_norm(layer: Any) -> Tensor:
     from peft.utils.integrations import dequantize_module_weight
 
     weight = dequantize_module_weight(layer.get_base_layer()).detach()
-    return torch.linalg.norm(weight.T if layer.fan_in_fan_out else weight, dim=1)
+    norm: Tensor = torch.linalg.norm(weight.T if layer.fan_in_fan_out else weight, dim=1)
+    return norm
 
 
 def _saved(name: str, wrapper: Any, adapter: str) -> list[DenseSite]:

@@ -1,0 +1,68 @@
+# One command for each thing a person does here. Every target makes its own .venv first; `make` lists them.
+# Another interpreter: make PYTHON=python3.12 demo
+
+PYTHON ?= python3
+TORCH := 2.13.0
+BIN := .venv/bin
+# Stamps of what is installed; dev includes hf.
+HF := .venv/.installed-hf
+DEV := .venv/.installed-dev
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint model constraints clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(HF) ## Train a LoRA and its noise twin on a small real model, check both, write out/demo
+	$(BIN)/sway demo --out out/demo
+
+# Tests with the real model get all cores in one process: two torch processes with their own thread pools starve
+# each other. For the same reason each xdist worker has a single thread.
+test: $(DEV) ## Run all tests that take seconds, with the real model too (fetched once, then offline)
+	model=$$($(BIN)/python -m dlm_sway.demo.model) && \
+	export SWAY_TEST_MODEL="$$model" HF_HUB_OFFLINE=1 && \
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PYTEST) -m "not slow and not real" -n 2 && \
+	$(PYTEST) -m "real and not slow"
+
+test-slow: $(DEV) ## Run the tests that take minutes, one at a time
+	model=$$($(BIN)/python -m dlm_sway.demo.model) && \
+	SWAY_TEST_MODEL="$$model" HF_HUB_OFFLINE=1 $(PYTEST) -m slow
+
+lint: $(DEV) ## Check style, formatting, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+model: $(HF) ## Fetch the small real model once and print its directory
+	@$(BIN)/python -m dlm_sway.demo.model
+
+constraints: ## Move every pin but torch's: a new .venv with the newest versions, written to constraints.txt
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install -e '.[hf,dev]' torch==$(TORCH)
+	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools > .venv/installed
+	{ grep '^#' constraints.txt; sed 's/+.*//' .venv/installed; } > constraints.txt.part
+	mv constraints.txt.part constraints.txt
+
+clean: ## Remove caches, builds and out/; .venv and the fetched model stay
+	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --clear, because this runs only where .venv has no working interpreter: a half-made or orphaned one.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'sway needs Python 3.11 or newer, and "$(PYTHON)" is not; name one: make PYTHON=python3.11 $(MAKECMDGOALS)' >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv --clear .venv
+
+$(HF): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[hf]'
+	touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[hf,dev]'
+	touch $(HF) $@
