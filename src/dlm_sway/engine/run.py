@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,11 +81,17 @@ class Engine:
         chunks = list(_pack(self._missing(asks, table), self.batch_tokens))
         if chunks:
             self._planned += sum(c.view_tokens for c in chunks)
-            with self.backend.exclusive():
-                self._source = self._source or open_source(self.backend)
+            with self.opened() as source:
                 for chunk in chunks:
-                    self._run(chunk, self._source)
+                    self._run(chunk, source)
         return [self._collect(ask, rows) for ask, rows in zip(asks, table, strict=True)]
+
+    @contextmanager
+    def opened(self) -> Iterator[Source]:
+        """Hold the backend for bulk work; opened once, kept for the engine's life."""
+        with self.backend.exclusive():
+            self._source = self._source or open_source(self.backend)
+            yield self._source
 
     def _missing(self, asks: Sequence[Ask], table: list[list[tuple[Row, ...]]]) -> dict[_Key, _Need]:
         needs: dict[_Key, _Need] = {}

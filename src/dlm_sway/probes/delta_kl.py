@@ -1,0 +1,208 @@
+"""`delta_kl`: is the adapter applied, and was its change learned?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
+from dlm_sway.core.views import FINETUNED
+from dlm_sway.data.prompts import GENERAL_PROMPTS
+from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
+from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
+from dlm_sway.probes.claims import estimate_evidence, extremes, interval_of, null_evidence
+from dlm_sway.probes.inputs import Items, clusters, subset
+from dlm_sway.stats.paired import Estimate, gain
+from dlm_sway.stats.power import draws_needed
+
+FLOOR_MULTIPLE = 10.0
+PILOT_LAM = 0.25
+PILOT_TOKENS = 48
+CUT = 32  # tokens of an item that nulls see: more items beat longer ones
+TARGET_KL = 0.07  # nat; the middle of the 0.05-0.1 where a divergence still grows with the square of the scale
+
+
+class DeltaKLSpec(ProbeSpec):
+    """Spec of `delta_kl`.
+
+    Attributes:
+        prompts: texts; the built-in 32 when none are given.
+        position: every token of a text, or the next token after it.
+        divergence: between base and view; `kl` is KL(base || view).
+        null_tokens: about how many tokens each null sees.
+        min_ratio: the smallest ratio to the median null worth a pass.
+    """
+
+    kind: Literal["delta_kl"] = "delta_kl"
+    prompts: Items = ()
+    position: Literal["all", "last"] = "all"
+    divergence: Literal["kl", "js", "tv"] = "kl"
+    null_tokens: int = Field(default=256, ge=16)
+    min_ratio: float = Field(default=1.2, gt=1)
+
+
+@register("delta_kl")
+class DeltaKL(Probe[DeltaKLSpec]):
+    """Is the adapter applied at all, and was its change learned?
+
+    Asks: does the fine-tune differ from the base, and by more than an unstructured change of the same size?
+    Null: rotation (N1): each module keeps A and its singular values, its output side turns at random.
+    Statistic: mean divergence to the base per position, then item, then cluster; nat. `applied` at scale 1 against the
+        numeric floor N0. `learned` at the scale lam* <= 1 where the median KL of adapter and nulls together is about
+        0.07 nat, so that a strong adapter does not saturate; the choice is symmetric in the draws, hence p stays exact.
+    Passes when: applied is over 10 x N0, and learned has p <= alpha after maxT and a ratio >= 1.2 to the median null.
+    Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 300 tokens.
+    """
+
+    category: ClassVar[Category] = "adherence"
+    spec_type: ClassVar[type[ProbeSpec]] = DeltaKLSpec
+
+    def plan(self, spec: DeltaKLSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
+        """Round 1: effect at scale 1, and a pilot of all draws. Round 2: all draws at lam*."""
+        items = _items(spec)
+        if not seen:
+            plain = _ask(spec, env, items, (FINETUNED,), cut=None)
+            if env.null_refusal:
+                return (plain,)
+            some = subset(items, tokens=PILOT_TOKENS, cut=CUT, rng=env.rng(spec.name, "pilot"))
+            return plain, _ask(spec, env, some, env.adapter_and_nulls(PILOT_LAM), cut=CUT)
+        if len(seen) > 1 or env.null_refusal:
+            return ()
+        some = subset(items, tokens=spec.null_tokens, cut=CUT, rng=env.rng(spec.name, "nulls"))
+        return (_ask(spec, env, some, env.adapter_and_nulls(lam_star(seen[0][1])), cut=CUT),)
+
+    def measure(self, spec: DeltaKLSpec, env: Env, seen: Seen) -> Found:
+        """Effect and interval at scale 1, and the test at lam*."""
+        plain = seen[0][0]
+        ones = np.ones(len(plain.items), dtype=np.int64)
+        effect = gain(
+            item_means(plain, spec.divergence)[0], ones, clusters(plain.items), rng=env.rng(spec.name, "interval")
+        )
+        data: dict[str, Any] = {"effect": effect, "plain": plain}
+        if env.null_refusal:
+            return Found(data=data)
+        at_star = seen[1][0]
+        values = statistic(at_star, spec.divergence)
+        data |= {"lam": lam_star(seen[0][1]), "at_star": at_star}
+        return Found((NullTest("learned", float(values[0]), values[1:], "log"),), data)
+
+    def judge(self, spec: DeltaKLSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
+        """Two claims: applied, learned."""
+        effect: Estimate = found.data["effect"]
+        plain: Scores = found.data["plain"]
+        applied = _applied(effect, env.floor)
+        learned, evidence = self._learned(spec, env, found, p, applied)
+        return result_of(
+            spec,
+            {"applied": applied, "learned": learned},
+            headline="learned",
+            score=_score(learned),
+            evidence={
+                **evidence,
+                "divergence": spec.divergence,
+                "effect_at_1": estimate_evidence(effect),
+                "numeric_floor": env.floor,
+                "items": extremes(plain.items, plain.item_sums(spec.divergence)[0], plain.tokens),
+                "dropped": [],
+            },
+        )
+
+    def _learned(
+        self, spec: DeltaKLSpec, env: Env, found: Found, p: Mapping[str, float], applied: Question
+    ) -> tuple[Question, dict[str, Any]]:
+        if env.null_refusal:
+            message = f"no rotation null for this adapter: {env.null_refusal}; its effect is calibrated by N0 only"
+            return Question(verdict=Verdict.SKIP, message=message), {}
+        test = found.tests[0]
+        evidence = null_evidence(test, p["learned"]) | {
+            "lam_star": found.data["lam"],
+            "null_items": len(found.data["at_star"].items),
+            "null_tokens": int(found.data["at_star"].tokens.sum()),
+        }
+        verdict, message = _verdict(evidence, spec, env, applied)
+        claim = Question(
+            verdict=verdict,
+            effect=evidence["ratio"],
+            unit="x the median null",
+            p=p["learned"],
+            null=env.null_name,
+            message=message,
+        )
+        return claim, evidence
+
+
+def item_means(scores: Scores, divergence: Reducer) -> npt.NDArray[np.float64]:
+    """Return the mean divergence over the positions of each item, float64[V, n_items]."""
+    means: npt.NDArray[np.float64] = scores.item_sums(divergence) / scores.tokens
+    return means
+
+
+def statistic(scores: Scores, divergence: Reducer) -> npt.NDArray[np.float64]:
+    """Return the mean over positions, then items, then clusters, float64[V]."""
+    means = item_means(scores, divergence)
+    names = np.array(clusters(scores.items))
+    by_cluster = np.stack([means[:, names == c].mean(axis=1) for c in dict.fromkeys(names)], axis=1)
+    average: npt.NDArray[np.float64] = by_cluster.mean(axis=1)
+    return average
+
+
+def lam_star(pilot: Scores) -> float:
+    """Return the scale <= 1 at which the median KL of adapter and nulls together is about 0.07 nat, by KL ~ lam^2.
+
+    The adapter enters as one of m + 1, like any null, so choosing the scale by it leaves the ranks exchangeable.
+    """
+    median = float(np.median(pilot.per_token("kl")))
+    if not np.isfinite(median) or median <= 0:
+        return 1.0
+    return float(min(1.0, round(PILOT_LAM * (TARGET_KL / median) ** 0.5, 3) or 0.001))
+
+
+def _items(spec: DeltaKLSpec) -> tuple[TextItem, ...]:
+    return spec.prompts or tuple(TextItem("", p, str(i), f"prompt {i + 1}") for i, p in enumerate(GENERAL_PROMPTS))
+
+
+def _ask(spec: DeltaKLSpec, env: Env, items: tuple[TextItem, ...], views: Any, *, cut: int | None) -> Ask:
+    reducers: frozenset[Reducer] = frozenset({"kl", spec.divergence})
+    position: Literal["last", "completion"] = "last" if spec.position == "last" else "completion"
+    return Ask(items, views, reducers, position, env.format, max_tokens=cut)
+
+
+def _applied(effect: Estimate, floor: float) -> Question:
+    multiple = effect.estimate / floor if floor > 0 else np.inf
+    ok = effect.estimate > FLOOR_MULTIPLE * floor
+    times = f"{multiple:,.0f} x" if np.isfinite(multiple) else "far above"
+    return Question(
+        verdict=Verdict.PASS if ok else Verdict.FAIL,
+        effect=effect.estimate,
+        unit="nat/token",
+        interval=interval_of(effect),
+        null=f"numeric floor (N0), must exceed {FLOOR_MULTIPLE:.0f} x {floor:.1e}",
+        message=f"moves the next-token distribution by {effect.estimate:.3g} nat/token, {times} the numeric floor"
+        if ok
+        else "the fine-tune gives the base's numbers: the adapter has no effect; check that it was trained and saved",
+    )
+
+
+def _verdict(evidence: Mapping[str, Any], spec: DeltaKLSpec, env: Env, applied: Question) -> tuple[Verdict, str]:
+    p, rank, m, ratio = evidence["p_adjusted"], evidence["rank"], evidence["n_draws"], evidence["ratio"]
+    if applied.verdict is not Verdict.PASS:
+        return Verdict.FAIL, "nothing was learned: the adapter has no measurable effect"
+    if (needed := draws_needed(env.alpha, family=1)) > m:
+        return Verdict.INCONCLUSIVE, f"{m} draws cannot reach p <= {env.alpha}; use --draws {needed} or more"
+    place = f"rank {rank} of {m + 1}, {ratio:.2f}x the median unstructured change of the same size"
+    if p > env.alpha:
+        return Verdict.FAIL, f"indistinguishable from random directions of the same size ({place}); was it trained?"
+    if ratio < spec.min_ratio:
+        return Verdict.INCONCLUSIVE, f"beyond every random direction, but barely ({place}; minimum {spec.min_ratio}x)"
+    return Verdict.PASS, f"a learned direction, not an arbitrary one ({place})"
+
+
+def _score(learned: Question) -> float | None:
+    """Map the ratio to [0, 1]: 1x the null is 0, 4x and more is 1; not significant scores 0."""
+    if learned.verdict is not Verdict.PASS or learned.effect is None:
+        return None if learned.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE) else 0.0
+    return float(np.clip(np.log(learned.effect) / np.log(4.0), 0.0, 1.0))

@@ -1,0 +1,201 @@
+"""`external_perplexity`: did the fine-tune make other text less probable?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from scipy import special
+
+from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
+from dlm_sway.core.views import FINETUNED
+from dlm_sway.data.control import control_passages
+from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
+from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
+from dlm_sway.probes.claims import extremes
+from dlm_sway.probes.inputs import Items, clusters, subset
+from dlm_sway.stats.equivalence import NonInferiority, non_inferiority
+from dlm_sway.stats.ranks import rank_test
+from dlm_sway.stats.sequential import pocock_critical, small_sample
+
+LOOKS = (32, 64, 128)  # passages; the whole corpus is always the last look
+CUT = 128
+NULL_CUT = 24
+_GAIN: frozenset[Reducer] = frozenset({"gain"})
+
+
+class ExternalPerplexitySpec(ProbeSpec):
+    """Spec of `external_perplexity`.
+
+    Attributes:
+        passages: control texts, their `stratum` the register; the shipped corpus when none are given.
+        margin: the largest loss that counts as no harm, nat per token.
+        null_tokens: about how many tokens each null sees, for the figure shown beside.
+    """
+
+    kind: Literal["external_perplexity"] = "external_perplexity"
+    passages: Items = ()
+    margin: float = Field(default=0.05, gt=0)
+    null_tokens: int = Field(default=96, ge=16)
+
+
+@register("external_perplexity")
+class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
+    """Did the fine-tune make other text less probable?
+
+    Asks: is the loss on general text, over all registers, inside the margin?
+    Null: none is beaten; "no harm" is non-inferiority with a margin. The rotation null (N1) is shown beside.
+    Statistic: loss in log-prob per token, sum(l_base - l_ft) / sum(tokens), by passage; nat/token.
+    Passes when: its one-sided 95 % bound is under the margin (0.05), and no register's own bound, corrected for their
+        number, lies over it. Fails when the whole interval is over the margin. The corpus is read in looks of 32, 64,
+        128 and all passages until decided; Pocock's constant pays for the looking.
+    Costs: 32 to 230 passages of at most 128 tokens for base and fine-tune, and n_draws views of about 100 tokens.
+    """
+
+    category: ClassVar[Category] = "calibration"
+    spec_type: ClassVar[type[ProbeSpec]] = ExternalPerplexitySpec
+
+    def plan(self, spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
+        """Each round reads on to the next look, until the bound is decided."""
+        passages, looks = _passages(spec), _looks(spec)
+        if seen and (len(seen) == len(looks) or _decide(spec, env, seen).decision != "undecided"):
+            return ()
+        begin = looks[len(seen) - 1] if seen else 0
+        asks = [Ask(passages[begin : looks[len(seen)]], (FINETUNED,), _GAIN, format="raw", max_tokens=CUT)]
+        if not seen and not env.null_refusal:
+            some = subset(passages, tokens=spec.null_tokens, cut=NULL_CUT, rng=env.rng(spec.name, "nulls"))
+            asks.append(Ask(some, env.adapter_and_nulls(), _GAIN, format="raw", max_tokens=NULL_CUT))
+        return tuple(asks)
+
+    def measure(self, spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> Found:
+        """The bound at the last look, by register, and the nulls' losses beside it."""
+        beside = seen[0][1].per_token("gain") if len(seen[0]) > 1 else None
+        return Found(data={"overall": _decide(spec, env, seen), "read": _read(seen), "beside": beside})
+
+    def judge(self, spec: ExternalPerplexitySpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
+        """One claim: no_harm."""
+        del p  # a null is shown, never required to be beaten
+        overall: NonInferiority = found.data["overall"]
+        read: _Read = found.data["read"]
+        registers = _by_register(read, spec, env)
+        worst = [r for r in registers if r["decision"] == "outside"]
+        claim = _claim(overall, worst, read)
+        evidence = {
+            "loss": {"estimate": overall.estimate, "lower": overall.lower, "upper": overall.upper},
+            "margin": spec.margin,
+            "method": overall.method,
+            "n_items": len(read.items),
+            "n_tokens": int(read.tokens.sum()),
+            "n_clusters": overall.n_clusters,
+            "n_to_decide": overall.n_to_decide,
+            "registers": registers,
+            "items": extremes(read.items, read.loss, read.tokens),
+            "null_beside": _beside(found.data["beside"]),
+            "dropped": [],
+        }
+        score = None if claim.verdict is Verdict.INCONCLUSIVE else float(claim.verdict is Verdict.PASS)
+        return result_of(spec, {"no_harm": claim}, headline="no_harm", score=score, evidence=evidence)
+
+
+class _Read:
+    """All passages read so far."""
+
+    def __init__(self, parts: list[Scores]) -> None:
+        self.items = tuple(i for s in parts for i in s.items)
+        self.loss: npt.NDArray[np.float64] = np.concatenate([-s.item_sums("gain")[0] for s in parts])
+        self.tokens = np.concatenate([s.tokens for s in parts])
+
+
+def _read(seen: Seen) -> _Read:
+    return _Read([answers[0] for answers in seen])
+
+
+def _passages(spec: ExternalPerplexitySpec) -> tuple[TextItem, ...]:
+    return spec.passages or tuple(TextItem("", p.text, p.id, p.id, p.register) for p in control_passages())
+
+
+def _looks(spec: ExternalPerplexitySpec) -> tuple[int, ...]:
+    n = len(_passages(spec))
+    return (*(k for k in LOOKS if k < n), n)
+
+
+def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiority:
+    """Return the bound over what was read, at the level that Pocock's constant leaves to each look.
+
+    Two one-sided questions are asked at every look (is the loss under the margin, is it over it); each keeps alpha.
+    """
+    looks, read = _looks(spec), _read(seen)
+    z = pocock_critical([k / looks[-1] for k in looks], alpha=env.alpha)
+    n = len(set(clusters(read.items)))
+    critical = small_sample(z, n - 1) if n > 1 else None
+    return non_inferiority(
+        read.loss,
+        read.tokens,
+        clusters(read.items),
+        margin=spec.margin,
+        alpha=env.alpha,
+        critical=critical,
+        rng=env.rng(spec.name, "bound"),
+    )
+
+
+def _by_register(read: _Read, spec: ExternalPerplexitySpec, env: Env) -> list[dict[str, Any]]:
+    """Return the loss of each register with bounds that hold for all of them together (Sidak over registers)."""
+    names = np.array([i.stratum or "all" for i in read.items])
+    alone = sorted(set(names.tolist()))
+    level = 1 - (1 - env.alpha) ** (1 / len(alone))
+    rows: list[dict[str, Any]] = []
+    for name in alone:
+        mask = names == name
+        df = int(mask.sum()) - 1
+        found = non_inferiority(
+            read.loss[mask],
+            read.tokens[mask],
+            margin=spec.margin,
+            alpha=level,
+            critical=float(special.stdtrit(df, 1 - level)) if df else None,
+            rng=env.rng(spec.name, "register", name),
+        )
+        rows.append(
+            {"register": name, "loss": found.estimate, "lower": found.lower, "upper": found.upper}
+            | {"decision": found.decision, "n_items": int(mask.sum())}
+        )
+    return rows
+
+
+def _claim(overall: NonInferiority, worst: list[dict[str, Any]], read: _Read) -> Question:
+    low, high = overall.lower, overall.upper
+    harmed = [f"{r['register']} ({r['loss']:+.3f})" for r in worst]
+    head = f"loss {overall.estimate:+.3f} nat/token on {len(read.items)} control passages"
+    verdict, tail = Verdict.PASS, f"surely under the margin (bound {high:+.3f})" if high is not None else ""
+    if overall.decision == "outside":
+        verdict, tail = Verdict.FAIL, f"surely over the margin of {overall.margin} (at least {low:+.3f})"
+    elif overall.decision == "undecided":
+        need = f"; about {overall.n_to_decide} passages would decide" if overall.n_to_decide else ""
+        verdict, tail = Verdict.INCONCLUSIVE, f"neither under nor over the margin of {overall.margin}{need}"
+    elif harmed:
+        verdict, tail = Verdict.FAIL, f"harmless overall, but surely over the margin on: {', '.join(harmed)}"
+    return Question(
+        verdict=verdict,
+        effect=overall.estimate,
+        unit="nat/token lost",
+        interval=None if low is None or high is None else (low, high),
+        null=f"margin {overall.margin} nat/token",
+        message=f"{head}: {tail}",
+    )
+
+
+def _beside(gains: npt.NDArray[np.float64] | None) -> dict[str, Any] | None:
+    """Return where the adapter's loss stands among those of rotations on a small subset."""
+    if gains is None or gains.size < 2:  # noqa: PLR2004 (the adapter and at least one null)
+        return None
+    found = rank_test(float(-gains[0]), -gains[1:], scale="linear")
+    return {
+        "loss": found.statistic,
+        "null_median_loss": found.null_median,
+        "rank": found.rank,
+        "n_draws": found.n_draws,
+    }

@@ -1,0 +1,81 @@
+"""How probes take texts: from a spec, from the built-in prompts, and as stratified subsets for the nulls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from pydantic import BeforeValidator
+
+from dlm_sway.engine.ask import TextItem
+
+_WORDS_PER_TOKEN = 0.7  # English BPE text; only sizes budgets, never a statistic
+
+
+def _coerce(raw: Any) -> Any:
+    """Accept a string (a text), or a mapping with `text` or `prompt`/`completion`."""
+    if not isinstance(raw, list | tuple):
+        return raw
+    return [_item(i, entry) for i, entry in enumerate(raw)]
+
+
+def _item(i: int, entry: Any) -> Any:
+    if isinstance(entry, TextItem):
+        return entry
+    if isinstance(entry, str):
+        entry = {"text": entry}
+    if not isinstance(entry, dict):
+        return entry
+    fields = dict(entry)
+    if "text" in fields:
+        fields["completion"] = fields.pop("text")
+    return {"prompt": "", "cluster": str(i), "label": str(i), **fields}
+
+
+Items: TypeAlias = Annotated[tuple[TextItem, ...], BeforeValidator(_coerce)]
+"""A tuple of texts; strings and mappings are accepted in a spec."""
+
+
+def tokens_about(item: TextItem) -> int:
+    """Return about how many tokens an item has, from its words: enough to size a budget before any model is there."""
+    words = len((item.prompt + " " + item.completion).split())
+    return max(1, round(words / _WORDS_PER_TOKEN), len(item.prompt + item.completion) // 6)
+
+
+def subset(items: Sequence[TextItem], *, tokens: int, cut: int, rng: np.random.Generator) -> tuple[TextItem, ...]:
+    """Return items whose first `cut` tokens add up to about `tokens`, balanced over strata, in a random order.
+
+    Nulls are expensive, so they see a part of the inputs. The choice depends on the items and the seed alone, never
+    on a score, so the adapter and its nulls stay exchangeable.
+    """
+    order = _interleaved(items, rng)
+    chosen: list[TextItem] = []
+    spent = 0
+    for item in order:
+        prompt = 0 if not item.prompt else tokens_about(TextItem("", item.prompt, "", ""))
+        cost = prompt + min(cut, tokens_about(TextItem("", item.completion, "", "")))
+        if chosen and spent + cost > tokens:
+            break
+        chosen.append(item)
+        spent += cost
+    return tuple(chosen)
+
+
+def _interleaved(items: Sequence[TextItem], rng: np.random.Generator) -> list[TextItem]:
+    strata: dict[str, list[TextItem]] = {}
+    for i in rng.permutation(len(items)):
+        strata.setdefault(items[i].stratum, []).append(items[i])
+    longest = max(len(s) for s in strata.values())
+    return [s[i] for i in range(longest) for s in strata.values() if i < len(s)]
+
+
+def clusters(items: Sequence[TextItem]) -> list[str]:
+    """Return the cluster of each item."""
+    return [item.cluster for item in items]
+
+
+def shown(text: str, *, limit: int = 160) -> str:
+    """Return the beginning of a text on one line, for evidence."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -1,0 +1,153 @@
+"""`null_adapter`: what adapters of other rank that learned nothing do to the statistics of the suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.result import Category, ProbeResult, Verdict
+from dlm_sway.core.views import View, rotations
+from dlm_sway.data.prompts import SHORT_PROMPTS
+from dlm_sway.engine.ask import Ask, TextItem
+from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register
+from dlm_sway.probes.delta_kl import DeltaKL, DeltaKLSpec, statistic
+from dlm_sway.probes.inputs import subset
+from dlm_sway.probes.target_gain import TargetGainSpec
+
+CUT = 32
+
+
+class NullAdapterSpec(ProbeSpec):
+    """Spec of `null_adapter`.
+
+    Attributes:
+        runs: number of null draws a multiplier.
+        rank_multipliers: ranks of the nulls over the adapter's rank.
+        calibrate_kinds: kinds to calibrate; empty: the kinds later in the suite.
+        cache: kept for suites written for it; per-position results are always kept for the run and never reused
+            across adapters.
+    """
+
+    kind: Literal["null_adapter"] = "null_adapter"
+    runs: int = Field(default=39, ge=2)
+    rank_multipliers: tuple[float, ...] = (1.0,)
+    calibrate_kinds: tuple[str, ...] = ()
+    cache: bool = True
+
+    @field_validator("rank_multipliers")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(not (np.isfinite(m) and m > 0) for m in value):
+            raise ValueError("rank multipliers must be positive and finite")
+        return value
+
+
+@register("null_adapter")
+class NullAdapter(Probe[NullAdapterSpec]):
+    """What do adapters that learned nothing do to the statistics of this suite?
+
+    Asks: can the suite be calibrated, and how do its statistics behave under nulls of half, equal and double rank?
+    Null: rotation (N1), for multipliers other than 1 with resampled singular values; never the base's own noise.
+    Statistic: mean, standard deviation (ddof 1) and number of the null values at scale 1, by kind and multiplier.
+    Passes when: every kind asked for was calibrated. Skips with the reason when the adapter has no null.
+    Costs: runs x multipliers views of the kinds' inputs (six short prompts for a kind without a spec), in one pass.
+    """
+
+    category: ClassVar[Category] = "baseline"
+    spec_type: ClassVar[type[ProbeSpec]] = NullAdapterSpec
+
+    def plan(self, spec: NullAdapterSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
+        """One round: every kind's inputs under all nulls of all multipliers."""
+        if seen or env.null_refusal:
+            return ()
+        return tuple(
+            _ask(kind, source, env, _views(spec, env)) for kind, source in _sources(spec, env).items() if source
+        )
+
+    def measure(self, spec: NullAdapterSpec, env: Env, seen: Seen) -> Found:
+        """Null values by kind, one row a multiplier."""
+        kinds = [kind for kind, source in _sources(spec, env).items() if source]
+        answers = seen[0] if seen else ()
+        shape = (len(spec.rank_multipliers), spec.runs)
+        values = (
+            {kind: _STATISTICS[kind](scores).reshape(shape) for kind, scores in zip(kinds, answers, strict=True)}
+            if answers
+            else {}
+        )
+        return Found(data={"values": values})
+
+    def judge(self, spec: NullAdapterSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
+        """PASS when calibrated, SKIP with the reason when not."""
+        del p  # a baseline makes no claim of its own
+        values: dict[str, Any] = found.data["values"]
+        by_rank = {
+            f"rank_{m:.2f}": {kind: _stats(grid[i]) for kind, grid in values.items()}
+            for i, m in enumerate(spec.rank_multipliers)
+        }
+        missing = [kind for kind in _sources(spec, env) if kind not in values]
+        evidence = {
+            "null": "rotation (N1)",
+            "null_stats_by_rank": by_rank,
+            "null_stats": by_rank.get("rank_1.00", {}),
+            "uncalibrated": missing,
+        }
+        verdict, message = Verdict.PASS, f"calibrated {', '.join(values)} with {spec.runs} draws a rank"
+        if env.null_refusal:
+            verdict, message = Verdict.SKIP, f"no null for this adapter: {env.null_refusal}"
+        elif not values:
+            verdict, message = Verdict.SKIP, "nothing to calibrate: no later probe has a null; set calibrate_kinds"
+        elif missing:
+            verdict, message = Verdict.WARN, f"{message}; not calibrated (needs its inputs): {', '.join(missing)}"
+        return ProbeResult(name=spec.name, kind=spec.kind, verdict=verdict, message=message, evidence=evidence)
+
+
+_STATISTICS: dict[str, Any] = {
+    "delta_kl": lambda scores: statistic(scores, "kl"),
+    "target_gain": lambda scores: scores.per_token("gain"),
+}
+_DEFAULTS: dict[str, ProbeSpec | None] = {
+    "delta_kl": DeltaKLSpec(name="delta_kl", prompts=SHORT_PROMPTS),
+    "target_gain": None,
+}
+
+
+def _sources(spec: NullAdapterSpec, env: Env) -> dict[str, ProbeSpec | None]:
+    """Return the spec that each kind to calibrate takes its inputs from; None when it has none."""
+    later = {s.kind: s for _, s in env.later if s.kind in _STATISTICS}
+    for kind in spec.calibrate_kinds:
+        if kind not in _STATISTICS:
+            raise BadInputError(
+                f"kind {kind!r} has no null", where=f"probe {spec.name!r}", remedy=f"use {', '.join(_STATISTICS)}"
+            )
+    return {kind: later.get(kind, _DEFAULTS[kind]) for kind in spec.calibrate_kinds or later}
+
+
+def _views(spec: NullAdapterSpec, env: Env) -> tuple[View, ...]:
+    return tuple(v for m in spec.rank_multipliers for v in rotations(seed=env.seed, n_draws=spec.runs, rank_scale=m))
+
+
+def _ask(kind: str, source: ProbeSpec, env: Env, views: tuple[View, ...]) -> Ask:
+    items: tuple[TextItem, ...] = ()
+    tokens = 256
+    if isinstance(source, DeltaKLSpec):
+        items, tokens = source.prompts, source.null_tokens
+    elif isinstance(source, TargetGainSpec):
+        items, tokens = source.items, source.null_tokens
+    some = subset(items, tokens=tokens, cut=CUT, rng=env.rng(source.name, "nulls"))
+    reducer: Literal["kl", "gain"] = "kl" if kind == DeltaKL.kind else "gain"
+    return Ask(some, views, frozenset({reducer}), format=env.format, max_tokens=CUT)
+
+
+def _stats(values: Any) -> dict[str, float]:
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std(ddof=1)),
+        "median": float(np.median(values)),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "n": float(values.size),
+    }

@@ -1,0 +1,231 @@
+"""`target_gain`: did the fine-tune move toward the user's data, and does that carry over to text it has not seen?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
+from dlm_sway.core.views import FINETUNED
+from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
+from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
+from dlm_sway.probes.claims import (
+    at_least,
+    estimate_evidence,
+    extremes,
+    interval_of,
+    null_evidence,
+    power_line,
+)
+from dlm_sway.probes.controls import matched_controls
+from dlm_sway.probes.inputs import Items, clusters, subset
+from dlm_sway.stats.paired import Estimate, gain, gain_difference
+from dlm_sway.stats.power import clusters_needed
+
+CUT = 32
+FEWEST = 5  # an exact sign-flip test of fewer clusters cannot reach 5 %
+_GAIN: frozenset[Reducer] = frozenset({"gain"})
+
+
+class TargetGainSpec(ProbeSpec):
+    """Spec of `target_gain`.
+
+    Attributes:
+        items: the data the fine-tune was trained on.
+        held_out: data of the same source that it was not trained on.
+        controls: texts of the same form and other content; matched passages of the shipped corpus when none are given.
+        min_gain: the smallest gain worth a pass, nat per token.
+        null_tokens: about how many tokens of each set a null sees.
+    """
+
+    kind: Literal["target_gain"] = "target_gain"
+    items: Items = Field(min_length=1)
+    held_out: Items = ()
+    controls: Items = ()
+    min_gain: float = Field(default=0.05, gt=0)
+    null_tokens: int = Field(default=192, ge=16)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> TargetGainSpec:
+        shared = {(i.prompt, i.completion) for i in self.items} & {(i.prompt, i.completion) for i in self.held_out}
+        if shared:
+            raise BadInputError(
+                f"{len(shared)} held-out items are also in the training data, such as {next(iter(shared))[1][:60]!r}",
+                remedy="hold out items that the fine-tune has not seen",
+            )
+        return self
+
+
+@register("target_gain")
+class TargetGain(Probe[TargetGainSpec]):
+    """Did the fine-tune move toward your data, and does it generalise?
+
+    Asks: is your text more probable after the fine-tune, more so than other text of the same form?
+    Null: rotation (N1) at scale 1 for the direction; resampling of items (by cluster) for the interval.
+    Statistic: gain in log-prob per token, sum(l_ft - l_base) / sum(tokens), on target, held-out and control texts.
+    Passes when: the gain and its difference to the controls are both >= 0.05 nat/token with lower bounds > 0, and the
+        gain exceeds every share of nulls that maxT asks for. `generalises`: the same on held-out text.
+    Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 200 tokens a set.
+    """
+
+    category: ClassVar[Category] = "attribution"
+    spec_type: ClassVar[type[ProbeSpec]] = TargetGainSpec
+
+    def plan(self, spec: TargetGainSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
+        """One round: all texts under the fine-tune, subsets of target and held-out under the nulls."""
+        if seen:
+            return ()
+        real = (FINETUNED,)
+        asks = [Ask(items, real, _GAIN, format=env.format) for items in _sets(spec, env).values()]
+        if not env.null_refusal:
+            views = env.adapter_and_nulls()
+            for name, items in _null_sets(spec).items():
+                some = subset(items, tokens=spec.null_tokens, cut=CUT, rng=env.rng(spec.name, "nulls", name))
+                asks.append(Ask(some, views, _GAIN, format=env.format, max_tokens=CUT))
+        return tuple(asks)
+
+    def measure(self, spec: TargetGainSpec, env: Env, seen: Seen) -> Found:
+        """Gains with intervals, differences to the controls, and the null tests."""
+        answers = seen[0]
+        sets = dict(zip(_sets(spec, env), answers, strict=False))
+        under_nulls = dict(zip(_null_sets(spec), answers[len(sets) :], strict=False))
+        tests = tuple(
+            NullTest(name, float(s.per_token("gain")[0]), s.per_token("gain")[1:], "linear")
+            for name, s in under_nulls.items()
+        )
+        return Found(tests, {"sets": sets, "under_nulls": under_nulls})
+
+    def judge(self, spec: TargetGainSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
+        """Two claims: on_target, and generalises when there is held-out data."""
+        sets: dict[str, Scores] = found.data["sets"]
+        control = sets["control"]
+        claims: dict[str, Question] = {}
+        evidence: dict[str, Any] = {"dropped": []}
+        for name in _null_sets(spec):
+            part = _Part(spec, env, name, sets[_SET_OF[name]], control)
+            test = next((t for t in found.tests if t.name == name), None)
+            null = null_evidence(test, p[name]) if test else None
+            claims[name] = part.claim(null)
+            evidence[name] = part.evidence() | {"null": null}
+        evidence["control"] = estimate_evidence(_gain(control, env, spec.name, "control"))
+        if spec.held_out:
+            evidence["kept_on_held_out"] = _ratio(evidence)
+        main = evidence["on_target"]
+        evidence |= {"null_draws": (main["null"] or {}).get("null_draws", [])}
+        evidence |= {"statistic": (main["null"] or {}).get("statistic")}
+        return result_of(spec, claims, headline="on_target", score=_score(claims), evidence=evidence)
+
+
+_SET_OF = {"on_target": "target", "generalises": "held_out"}
+
+
+def _sets(spec: TargetGainSpec, env: Env) -> dict[str, tuple[TextItem, ...]]:
+    controls = spec.controls or matched_controls(spec.items, rng=env.rng(spec.name, "controls"))
+    held_out = {"held_out": spec.held_out} if spec.held_out else {}
+    return {"target": spec.items, "control": controls, **held_out}
+
+
+def _null_sets(spec: TargetGainSpec) -> dict[str, tuple[TextItem, ...]]:
+    held_out = {"generalises": spec.held_out} if spec.held_out else {}
+    return {"on_target": spec.items, **held_out}
+
+
+def _gain(scores: Scores, env: Env, *words: str) -> Estimate:
+    return gain(scores.item_sums("gain")[0], scores.tokens, clusters(scores.items), rng=env.rng(*words))
+
+
+class _Part:
+    """One set of texts against the controls."""
+
+    def __init__(self, spec: TargetGainSpec, env: Env, name: str, scores: Scores, control: Scores) -> None:
+        self.spec, self.env, self.name, self.scores = spec, env, name, scores
+        self.gain = _gain(scores, env, spec.name, name)
+        self.contrast = gain_difference(
+            scores.item_sums("gain")[0],
+            scores.tokens,
+            clusters(scores.items),
+            control.item_sums("gain")[0],
+            control.tokens,
+            clusters(control.items),
+            rng=env.rng(spec.name, name, "contrast"),
+        )
+
+    def claim(self, null: Mapping[str, Any] | None) -> Question:
+        """Return the verdict on this set."""
+        verdict, why = self._verdict(null)
+        g = self.gain
+        return Question(
+            verdict=verdict,
+            effect=g.estimate,
+            unit="nat/token",
+            interval=interval_of(g),
+            p=None if null is None else null["p_adjusted"],
+            null=self.env.null_name if null else "sign flip of paired gains (N5)",
+            message=f"gain {g.estimate:+.3f} nat/token, {self.contrast.estimate:+.3f} against control text: {why}",
+        )
+
+    def evidence(self) -> dict[str, Any]:
+        """Return what the verdict is made of."""
+        totals = self.scores.item_sums("gain")[0]
+        return {
+            "gain": estimate_evidence(self.gain),
+            "against_control": estimate_evidence(self.contrast),
+            "smallest_decidable_effect": power_line(self.gain),
+            "base_nats_per_token": float(-np.nanmean(self.scores.base_logprob)),
+            "items": extremes(self.scores.items, totals, self.scores.tokens),
+        }
+
+    def _verdict(self, null: Mapping[str, Any] | None) -> tuple[Verdict, str]:
+        minimum, g, c = self.spec.min_gain, self.gain, self.contrast
+        if g.n_clusters < FEWEST:
+            return Verdict.INCONCLUSIVE, f"{_count(g.n_clusters)} cannot decide; give at least {FEWEST}, better 30"
+        by_gain, by_contrast = at_least(g, minimum), at_least(c, minimum)
+        if by_gain is Verdict.FAIL:
+            return Verdict.FAIL, f"under the minimum of {minimum} nat/token"
+        if by_contrast is Verdict.FAIL:
+            return Verdict.FAIL, f"no better than on other text of the same form (minimum {minimum} nat/token more)"
+        if null is not None and null["p_adjusted"] > self.env.alpha and g.estimate >= minimum:
+            return Verdict.FAIL, f"random directions do as well (rank {null['rank']} of {null['n_draws'] + 1})"
+        if Verdict.INCONCLUSIVE in (by_gain, by_contrast):
+            return Verdict.INCONCLUSIVE, self._more_data()
+        return Verdict.PASS, "what the fine-tune learned is in this text" if self.name == "on_target" else (
+            "what it learned carries over to text it has not seen"
+        )
+
+    def _more_data(self) -> str:
+        # The contrast is judged with the gain; the one that is less certain says how much more is needed.
+        worse = max((self.gain, self.contrast), key=lambda e: (e.se or 0.0) / max(abs(e.estimate), 1e-9))
+        if worse.se is None or abs(worse.estimate) < 1e-6:  # noqa: PLR2004 (no effect to plan for)
+            return "the items differ too much to decide; add more"
+        effect = max(abs(worse.estimate), self.spec.min_gain)
+        n = clusters_needed(worse.se * worse.n_clusters**0.5, effect)
+        return f"{_count(self.gain.n_clusters)} do not decide; about {max(n, self.gain.n_clusters + 1)} would"
+
+
+def _count(n: int) -> str:
+    return "1 item" if n == 1 else f"{n} items"
+
+
+def _ratio(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the share of the gain that held-out text keeps, with an interval by the delta method on both gains."""
+    held, trained = evidence["generalises"]["gain"], evidence["on_target"]["gain"]
+    if trained["estimate"] <= 0 or trained["se"] is None or held["se"] is None:
+        return {"ratio": None, "interval": None}
+    ratio = held["estimate"] / trained["estimate"]
+    se = float(np.hypot(held["se"], ratio * trained["se"]) / trained["estimate"])
+    return {"ratio": ratio, "interval": [ratio - 1.96 * se, ratio + 1.96 * se], "method": "delta method"}
+
+
+def _score(claims: Mapping[str, Question]) -> float | None:
+    """Map the claims to [0, 1]: each passing claim counts by its gain, full marks at 0.5 nat/token."""
+    marks: list[float] = []
+    for claim in claims.values():
+        if claim.verdict is Verdict.INCONCLUSIVE:
+            continue
+        passed = claim.verdict is Verdict.PASS and claim.effect is not None
+        marks.append(min(1.0, 0.5 + (claim.effect or 0.0)) if passed else 0.0)
+    return sum(marks) / len(marks) if marks else None
