@@ -87,4 +87,5 @@ class Scores:
     def per_token(self, reducer: Reducer) -> npt.NDArray[np.float64]:
         """Token-weighted mean over all items, float64[V]."""
         total: npt.NDArray[np.float64] = self.item_sums(reducer).sum(axis=1)
-        return np.divide(total, self.tokens.sum())
+        mean: npt.NDArray[np.float64] = total / self.tokens.sum()
+        return mean

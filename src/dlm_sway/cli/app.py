@@ -1,0 +1,75 @@
+"""The command `sway`: its sub-commands, and how each of them ends.
+
+Nothing heavy is imported here: `sway --help` answers before torch or numpy would have loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dlm_sway.cli import check, console, demo, faults, inspect, list_probes
+from dlm_sway.core.errors import ExitCode
+
+_EPILOG = "Exit codes: 0 pass, 1 fail, 2 usage or bad input, 3 could not run, 4 inconclusive, 130 interrupted."
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=_EPILOG,
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"sway {version('dlm-sway')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Did my fine-tune do what I meant, and nothing else?"""
+
+
+app.command("check", epilog=_EPILOG)(check.check)
+app.command("inspect", epilog=_EPILOG)(inspect.inspect)
+app.command("demo")(demo.demo)
+app.command("list-probes")(list_probes.list_probes)
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command and return its exit code; whatever goes wrong becomes one line on stderr."""
+    console.never_fail_to_encode()
+    try:
+        code = _invoke(args)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as fault:  # noqa: BLE001 (the last line before the user: no traceback passes)
+        code = faults.explain(fault)
+        console.discard(sys.stdout)
+    return code
+
+
+def _invoke(args: Sequence[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=list(args), prog_name="sway", standalone_mode=False)
+    except SystemExit:  # typer ends so where the reader of its help has left; never a verdict, so never 0 or 1
+        return int(ExitCode.ERROR)
+    # typer turns Ctrl-C inside a command into this code before anybody can say so.
+    return faults.interrupted() if code == ExitCode.INTERRUPTED else int(code or 0)

@@ -1,0 +1,114 @@
+"""`sway check`: is this adapter sound, applied, learned, on target, general and harmless?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from dlm_sway.cli.options import (
+    Adapter,
+    Base,
+    BatchTokens,
+    Data,
+    Device,
+    Draws,
+    Dtype,
+    DtypeOption,
+    HeldOut,
+    JsonPath,
+    Quick,
+    Quiet,
+    Seed,
+    ready_to_write,
+)
+from dlm_sway.core.errors import BadInputError
+
+if TYPE_CHECKING:
+    from dlm_sway.suite.result import CheckResult
+
+_MIN_DRAWS: Final = 19  # a rank p-value is at least 1 / (draws + 1), so fewer can never reach 0.05
+
+
+def check(
+    adapter: Adapter,
+    *,
+    base: Base = None,
+    data: Data = None,
+    held_out: HeldOut = None,
+    json_path: JsonPath = None,
+    n_draws: Draws = 39,
+    quick: Quick = False,
+    device: Device = "auto",
+    dtype: DtypeOption = Dtype.AUTO,
+    seed: Seed = 0,
+    batch_tokens: BatchTokens = None,
+    quiet: Quiet = False,
+) -> None:
+    """Answer six questions about an adapter: is it sound, applied, learned, on target, general, harmless?
+
+    FILE is text: paragraphs parted by blank lines, else a line each.
+    Or it is JSONL with text, or prompt and completion, on each line, and
+    optionally cluster, which keeps lines of one document together.
+
+    The environment can set every option: --held-out is SWAY_HELD_OUT.
+    """
+    adapter, data, held_out = adapter.expanduser(), _expanded(data), _expanded(held_out)
+    validate(adapter, data=data, held_out=held_out, n_draws=n_draws)
+    json_path = ready_to_write(json_path)
+
+    from dlm_sway.cli.progress import show_progress
+    from dlm_sway.suite.check import check as run_check
+
+    with show_progress(quiet=quiet) as progress:
+        result = run_check(
+            adapter,
+            base=base,
+            data=data,
+            held_out=held_out,
+            n_draws=n_draws,
+            device=device,
+            dtype=dtype.value,
+            seed=seed,
+            quick=quick,
+            batch_tokens=batch_tokens,
+            progress=progress,
+        )
+    finish(result, json_path)
+
+
+def validate(adapter: Path, *, data: Path | None, held_out: Path | None, n_draws: int) -> None:
+    """Return if the inputs can be used, found out in the order of what a user names, before torch is imported.
+
+    Raises:
+        BadInputError: what cannot be used, where, and how to mend it.
+    """
+    from dlm_sway.adapters.config import load_config
+    from dlm_sway.data.readers import read_items
+
+    if n_draws < _MIN_DRAWS:
+        what = f"--draws {n_draws} is too few: p is at least 1/{n_draws + 1}, so nothing could reach 0.05"
+        raise BadInputError(what, remedy=f"give --draws {_MIN_DRAWS} or more")
+    load_config(adapter)
+    for path in (data, held_out):
+        if path is not None:
+            read_items(path)
+    if data is not None and held_out is not None and data.samefile(held_out):
+        what = "--held-out is the same file as --data, so nothing in it was held out"
+        raise BadInputError(what, where=held_out, remedy="give text of the same kind that was not trained on")
+
+
+def finish(result: CheckResult, json_path: Path | None) -> None:
+    """Write the JSON, print the report and end with the verdict's exit code."""
+    from dlm_sway.cli.console import stdout_console
+    from dlm_sway.cli.deliver import deliver
+    from dlm_sway.report.json import to_json
+    from dlm_sway.report.terminal import print_check
+
+    deliver(json_path, lambda: to_json(result), lambda: print_check(result, stdout_console()))
+    raise typer.Exit(int(result.exit_code))
+
+
+def _expanded(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser()

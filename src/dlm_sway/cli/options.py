@@ -1,0 +1,117 @@
+"""Options that several commands share, so that one word means one thing everywhere.
+
+Each can also be set by an environment variable, `SWAY_` and its name.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+
+class Dtype(StrEnum):
+    """What the model computes in."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+Adapter: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="ADAPTER", help="Directory of the adapter, as PEFT saves it.")
+]
+Base: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="BASE",
+        envvar="SWAY_BASE",
+        show_envvar=False,
+        help="Directory or Hub id; default: as recorded.",
+    ),
+]
+Data: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FILE", envvar="SWAY_DATA", show_envvar=False, help="What it was trained on."),
+]
+HeldOut: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--held-out", metavar="FILE", envvar="SWAY_HELD_OUT", show_envvar=False, help="The same kind, never trained on."
+    ),
+]
+Draws: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--draws",
+        metavar="N",
+        envvar="SWAY_DRAWS",
+        show_envvar=False,
+        help="Null adapters to compare with; at least 19.",
+    ),
+]
+Quick: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--quick", envvar="SWAY_QUICK", show_envvar=False, help="19 draws on fewer tokens: faster, with less power."
+    ),
+]
+BatchTokens: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-tokens",
+        metavar="N",
+        min=1,
+        envvar="SWAY_BATCH_TOKENS",
+        show_envvar=False,
+        help="Tokens a pass; fewer need less memory.",
+    ),
+]
+JsonPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="PATH", envvar="SWAY_JSON", show_envvar=False, help="Write all that was found as JSON."
+    ),
+]
+Seed: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        envvar="SWAY_SEED",
+        show_envvar=False,
+        help="Seed of all randomness; same seed, same result.",
+    ),
+]
+Quiet: TypeAlias = Annotated[
+    bool, typer.Option("--quiet", envvar="SWAY_QUIET", show_envvar=False, help="Show no progress.")
+]
+Device: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", envvar="SWAY_DEVICE", show_envvar=False, help="auto, cpu, cuda, cuda:1 or mps."
+    ),
+]
+DtypeOption: TypeAlias = Annotated[
+    Dtype,
+    typer.Option("--dtype", envvar="SWAY_DTYPE", show_envvar=False, help="What to compute in; auto is fp32 on a CPU."),
+]
+
+
+def ready_to_write(path: Path | None) -> Path | None:
+    """Return the place of the JSON file with `~` expanded, after a check that it can be written.
+
+    Raises:
+        BadInputError: it cannot; found out now rather than after the work.
+    """
+    from dlm_sway.core.files import writable
+
+    if path is None:
+        return None
+    expanded = path.expanduser()
+    writable(expanded)
+    return expanded

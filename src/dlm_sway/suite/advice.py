@@ -1,0 +1,51 @@
+"""What a user should do next, given the answers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from dlm_sway.core.result import Question, Verdict
+
+_ADVICE: dict[tuple[str, Verdict], str] = {
+    ("sound", Verdict.FAIL): "Mend the adapter file first: sway inspect {adapter} --base {base} lists every fault.",
+    ("sound", Verdict.WARN): "Look at the warnings: sway inspect {adapter} --base {base}",
+    (
+        "applied",
+        Verdict.FAIL,
+    ): "The adapter changes nothing: check that training ran and that the right folder was saved.",
+    ("learned", Verdict.FAIL): "The weights point nowhere in particular: check the learning rate, that the loss fell, "
+    "and that the adapter was saved after training.",
+    ("learned", Verdict.INCONCLUSIVE): "Ask again with more draws: --draws 99",
+    ("on_target", Verdict.FAIL): "It did not move toward --data: check that this is the text it was trained on, in the "
+    "same format.",
+    ("on_target", Verdict.INCONCLUSIVE): "Give more items in --data; 30 or more decide most questions.",
+    (
+        "generalises",
+        Verdict.FAIL,
+    ): "It does not carry over to held-out text: train on more varied data, for fewer steps.",
+    ("generalises", Verdict.INCONCLUSIVE): "Give more items in --held-out.",
+    (
+        "no_harm",
+        Verdict.FAIL,
+    ): "It harms other text: train for fewer steps, with a lower rate or alpha, or mix in plain text.",
+    ("no_harm", Verdict.INCONCLUSIVE): "Harm is not decided by the shipped corpus: the loss lies at the margin.",
+}
+_GENERAL: dict[Verdict, str] = {
+    Verdict.ERROR: "{question} could not be answered; mend what it names and run again.",
+}
+
+
+def next_steps(questions: Mapping[str, Question], *, adapter: str, base: str) -> tuple[str, ...]:
+    """Return advice for every answer that is not a pass, the first question first, and how to go on after a pass."""
+    names = {"adapter": shlex.quote(adapter), "base": shlex.quote(base)}
+    steps: list[str] = []
+    for name, question in questions.items():
+        line = _ADVICE.get((name, question.verdict)) or _GENERAL.get(question.verdict)
+        if line is not None:
+            steps.append(line.format(question=name, **names))
+    if not steps and questions["on_target"].verdict is Verdict.SKIP:
+        steps.append("Say what it was trained on to learn whether that took: --data FILE")
+    elif not steps and questions["generalises"].verdict is Verdict.SKIP:
+        steps.append("Keep some text of the same source apart to learn whether it generalises: --held-out FILE")
+    return tuple(steps)

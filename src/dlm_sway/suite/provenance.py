@@ -1,0 +1,63 @@
+"""What a result came from: enough to run it again and to tell two runs apart."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dlm_sway.data.control import corpus_hash
+from dlm_sway.probes.drive import Driven
+
+_PACKAGES = ("dlm-sway", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scipy")
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def provenance(
+    adapter: Path,
+    *,
+    data: Path | None,
+    held_out: Path | None,
+    driven: Driven | None,
+    seed: int,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return versions, hashes, seed, device and dtype, and the numeric floor."""
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "adapter_sha256": {name: _sha256(adapter / name) for name in _ADAPTER_FILES},
+        "data_sha256": _sha256(data),
+        "held_out_sha256": _sha256(held_out),
+        "control_corpus_sha256": corpus_hash(),
+        "seed": seed,
+        "numeric_floor": None
+        if driven is None
+        else {
+            "median_kl": driven.floor.median_kl,
+            "max_kl": driven.floor.max_kl,
+            "max_logprob": driven.floor.max_logprob,
+        },
+        "engine": driven.engine.path if driven else None,
+        **facts,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _sha256(path: Path | None) -> str | None:
+    if path is None or not path.is_file():
+        return None
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dlm_sway.adapters.config import AdapterConfig
+from dlm_sway.adapters.targets import is_saved_module, is_target
+
+Q0, Q1 = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("settings", "module", "expected"),
+    [
+        ({"target_modules": ("q_proj",)}, Q0, True),
+        ({"target_modules": ("proj",)}, Q0, False),
+        ({"target_modules": (Q0,)}, Q0, True),
+        ({"target_modules": (Q0,)}, Q1, False),
+        ({"target_modules": r".*\.0\..*q_proj"}, Q0, True),
+        ({"target_modules": r".*\.0\..*q_proj"}, Q1, False),
+        ({"target_modules": "q_proj"}, Q0, False),
+        ({"target_modules": "All-Linear"}, Q0, True),
+        ({"target_modules": "all-linear"}, "lm_head", False),
+        ({"target_modules": "all-linear"}, "model.embed_tokens", False),
+        ({"target_modules": None}, Q0, False),
+        ({"target_modules": ("q_proj",), "exclude_modules": (Q0,)}, Q0, False),
+        ({"target_modules": ("q_proj",), "exclude_modules": r".*\.1\..*"}, Q1, False),
+        ({"target_modules": ("q_proj",), "layers_to_transform": (1,)}, Q0, False),
+        ({"target_modules": ("q_proj",), "layers_to_transform": (1,)}, Q1, True),
+        ({"target_modules": ("q_proj",), "layers_to_transform": (1,), "layers_pattern": ("h",)}, Q1, False),
+        ({"target_modules": ("q_proj",), "layers_to_transform": (1,), "layers_pattern": ("layers",)}, Q1, True),
+        ({"target_modules": ("lm_head", "q_proj"), "modules_to_save": ("lm_head",)}, "lm_head", False),
+    ],
+)
+def test_targets_match_as_peft_matches_them(settings: dict[str, Any], module: str, expected: bool) -> None:
+    assert is_target(AdapterConfig(peft_type="LORA", **settings), module) is expected
+
+
+def test_modules_inside_a_saved_module_are_saved_with_it() -> None:
+    config = AdapterConfig(modules_to_save=("score", "lm_head"))
+    assert is_saved_module(config, "lm_head")
+    assert is_saved_module(config, "score.dense")
+    assert is_saved_module(config, "model.score")
+    assert not is_saved_module(config, "model.scores")
