@@ -16,6 +16,7 @@ from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.core.views import View
 from dlm_sway.engine.ask import Ask, Reducer, Scores
+from dlm_sway.engine.cpu_linear import fast_linears
 from dlm_sway.engine.reduce import reduce_block
 from dlm_sway.engine.rows import Row, rows_of
 from dlm_sway.engine.sources import Source, open_source
@@ -89,7 +90,7 @@ class Engine:
     @contextmanager
     def opened(self) -> Iterator[Source]:
         """Hold the backend for bulk work; opened once, kept for the engine's life."""
-        with self.backend.exclusive():
+        with self.backend.exclusive(), fast_linears(getattr(self.backend, "model", None)):
             self._source = self._source or open_source(self.backend)
             yield self._source
 
