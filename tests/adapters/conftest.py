@@ -60,6 +60,16 @@ def lora_tensors(modules: Mapping[str, tuple[int, int]] = MODULES, *, rank: int 
     }
 
 
+def embedding_factors() -> Arrays:
+    """Healthy factors of the token embedding."""
+    rng = np.random.default_rng(0)
+    owner = "base_model.model.model.embed_tokens"
+    return {
+        f"{owner}.lora_embedding_A": _normal(rng, RANK, VOCAB, std=VOCAB**-0.5),
+        f"{owner}.lora_embedding_B": _normal(rng, WIDTH, RANK, std=0.01),
+    }
+
+
 def lora_config(**changes: Any) -> dict[str, Any]:
     """The config that goes with `lora_tensors`, changed as told."""
     return {
@@ -99,6 +109,7 @@ class Kit:
     tensors = staticmethod(lora_tensors)
     factors = staticmethod(factors)
     config = staticmethod(lora_config)
+    embedding_factors = staticmethod(embedding_factors)
     raw = staticmethod(raw_safetensors)
     bfloat16 = staticmethod(as_bfloat16)
     modules = MODULES
