@@ -154,7 +154,8 @@ def test_the_other_bucket_gives_lower_bounds(pair: tuple[F64, F64], k: int, n: i
     bucketed = with_other_bucket(top(p, k, measured=measured), top(q, n, measured=measured))
     for measure in (kl, js, total_variation):
         whole, bound = float(measure(p, q)), float(measure(bucketed.logp, bucketed.logq))
-        assert bound <= whole + 2e-5
+        # 1e-6 of mass, the resolution of an unmeasured tail, times a log ratio of at most 60.
+        assert bound <= whole + 1e-4
         assert not math.isnan(bound)
 
 

@@ -82,7 +82,7 @@ def test_intervals_cover_close_to_their_level(c: int, kind: str, least: float) -
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 0 <= found.high
-    # `least` is what the simulation of docs/statistics shows, less three standard errors of these runs.
+    # `least` leaves two to four standard errors of these runs under the coverage in docs/statistics/simulations.md.
     assert least <= covered / runs <= 0.99
 
 

@@ -91,7 +91,7 @@ def test_z_is_withheld_where_it_would_mislead() -> None:
     assert rank_test(1.0, np.arange(0.0, 39.0), scale="linear").z is not None
 
 
-@pytest.mark.parametrize("nulls", [[-3.0, -2.0, -1.0], [0.0, 0.0, 5.0], [1e-320] * 3])
+@pytest.mark.parametrize("nulls", [[-3.0, -2.0, -1.0], [0.0, 0.0, 5.0], [1e-310] * 3])
 def test_no_ratio_to_a_median_that_is_not_positive(nulls: list[float]) -> None:
     assert rank_test(1.0, nulls, scale="linear").ratio is None
 

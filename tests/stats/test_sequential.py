@@ -26,7 +26,7 @@ def test_equal_looks_give_pococks_published_constants(n_looks: int, at_5: float,
     assert pocock_critical(fractions, alpha=0.025) == pytest.approx(at_2_5, abs=1e-3)
 
 
-@pytest.mark.parametrize("fractions", [LOOKS, (0.1, 0.2, 0.9, 1.0), (0.5, 0.506, 1.0)])
+@pytest.mark.parametrize("fractions", [LOOKS, (0.1, 0.2, 0.9, 1.0), (0.5, 0.506, 1.0), (32, 64, 128, 129)])
 def test_it_agrees_with_the_multivariate_normal(fractions: tuple[float, ...]) -> None:
     z = pocock_critical(fractions)
     t = np.array(fractions, dtype=float)
@@ -44,13 +44,16 @@ def test_it_lies_between_one_look_and_bonferroni_and_ignores_the_unit(steps: lis
     assert pocock_critical(list(fractions / fractions[-1]), alpha=alpha) == pytest.approx(z, abs=1e-6)
 
 
+@pytest.mark.parametrize("step", [1.002, 1.0005, 1 + 1e-12])
+def test_a_look_that_follows_closely_costs_next_to_nothing(step: float) -> None:
+    assert pocock_critical([0.5, 1.0, step]) == pytest.approx(pocock_critical([0.5, 1.0]), abs=0.03)
+
+
 def test_one_more_look_costs_a_larger_value() -> None:
     assert pocock_critical([0.5, 1.0]) < pocock_critical([0.25, 0.5, 1.0])
 
 
-@pytest.mark.parametrize(
-    "fractions", [[], [0.0, 1.0], [-1.0, 1.0], [1.0, 0.5], [0.5, 0.5], [0.5, 0.504], [0.5, math.nan]]
-)
+@pytest.mark.parametrize("fractions", [[], [0.0, 1.0], [-1.0, 1.0], [1.0, 0.5], [0.5, 0.5], [0.5, math.nan]])
 def test_fractions_that_do_not_rise_are_refused(fractions: list[float]) -> None:
     with pytest.raises(BadInputError, match="pocock_critical"):
         pocock_critical(fractions)

@@ -10,8 +10,8 @@ from typing import Final
 
 from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.demo.model import demo_model
+from dlm_sway.demo.noise import write_twin
 from dlm_sway.demo.train import Recipe, train_lora
-from dlm_sway.demo.twin import write_twin
 from dlm_sway.suite.check import check
 from dlm_sway.suite.result import CheckResult
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.progress import Progress, Silent
 
-_CUT = 96  # tokens of a line that are trained on
+_CUT = 64  # tokens of a line that are trained on
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Recipe:
     rank: int = 8
     alpha: int = 16
     targets: tuple[str, ...] | str = ("q_proj", "v_proj")
-    steps: int = 80
+    steps: int = 60
     lr: float = 1e-3
     batch: int = 2
     plain: int = 2

@@ -27,7 +27,7 @@ def onednn_pays() -> bool:
         info.is_file()
         and "AuthenticAMD" in info.read_text(encoding="utf-8", errors="replace")
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and bool(torch._C.has_mkl and torch._C.has_mkldnn)  # noqa: SLF001 (the public functions are untyped)
+        and torch._C.has_mkl  # noqa: SLF001 (the public function is untyped)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 

@@ -127,9 +127,10 @@ def with_other_bucket(p: TokenDist, q: TokenDist) -> Bucketed:
     """Return both sides over their shared tokens plus one bucket that holds the rest of each side's mass.
 
     Merging outcomes never raises a divergence (data-processing inequality), so KL, JS and total variation of the
-    result are lower bounds of the full ones; with two whole vocabularies they are equal. Tokens are matched by id,
-    never by rank. The mass outside a list is its `tail_logprob` where that is negative; else what is missing to 1,
-    plus fp32's resolution of such a sum (1e-6), so that rounding makes no KL infinite and no bound too high.
+    result are lower bounds of the full ones, up to the rounding of fp32 lists (under 1e-4 nat); with two whole
+    vocabularies they are equal. Tokens are matched by id, never by rank. The mass outside a list is its
+    `tail_logprob` where that is negative; else what is missing to 1, plus fp32's resolution of such a sum (1e-6),
+    so that rounding makes no KL infinite.
 
     Args:
         p: the first side, such as the base.

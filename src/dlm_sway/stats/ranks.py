@@ -29,7 +29,7 @@ class RankTest:
         rank: 1 for the most extreme of `n_draws + 1`; a tie takes the worse rank.
         n_draws: m, the number of nulls.
         null_median: median of the nulls, in the statistic's unit.
-        ratio: `statistic / null_median`; None when the median is not positive.
+        ratio: `statistic / null_median`; None when the median is not positive, or the ratio beyond float64.
         z: extrapolated standard score, positive when the statistic is large; None where it would mislead.
         nulls: f64[m], read-only, as given.
     """
@@ -88,9 +88,7 @@ def _rank_test_iv(real: float, nulls: npt.ArrayLike, *, alternative: str, scale:
 
 
 def _ratio(value: float, median: float) -> float | None:
-    if median <= 0:
-        return None
-    ratio = float(np.float64(value) / median) if median >= np.finfo(np.float64).tiny else math.inf
+    ratio = value / median if median > 0 else math.inf
     return ratio if math.isfinite(ratio) else None
 
 

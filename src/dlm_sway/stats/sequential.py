@@ -16,10 +16,11 @@ from scipy import special
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.stats._inputs import FloatArray, finite_number, finite_vector, inside_unit
 
+_FRACTIONS: Final = "pocock_critical: fractions"
 _FAR: Final = -8.0
 """Standard score below which the density of a walk that has not stopped is nil in float64 terms."""
-_SMALLEST_STEP: Final = 0.01
-"""Smallest step of a look in its own fraction: a closer look tells nothing new and needs a needlessly fine grid."""
+_SMALLEST_STEP: Final = 1e-3
+"""Smallest step between looks, in the later one's fraction: a closer look tells nothing new, and costs a finer grid."""
 
 
 def pocock_critical(fractions: Sequence[float], *, alpha: float = 0.05) -> float:
@@ -31,11 +32,12 @@ def pocock_critical(fractions: Sequence[float], *, alpha: float = 0.05) -> float
     later without raising the error.
 
     Args:
-        fractions: increasing and positive; only their ratios matter, so cluster counts at the looks will do.
+        fractions: increasing and positive; only their ratios matter, so cluster counts at the looks will do. A step
+            under 0.1 % counts as 0.1 %, which raises z by less than 0.01.
         alpha: level over all looks together.
 
     Raises:
-        BadInputError: no look, fractions that do not increase by at least 1 % each, a level outside (0, 1).
+        BadInputError: no look, fractions that do not increase, a level outside (0, 1).
     """
     times = _pocock_critical_iv(fractions, alpha)
     single = -float(special.ndtri(alpha))
@@ -50,14 +52,13 @@ def pocock_critical(fractions: Sequence[float], *, alpha: float = 0.05) -> float
 
 def _pocock_critical_iv(fractions: Sequence[float], alpha: float) -> FloatArray:
     inside_unit(alpha, where="pocock_critical: alpha")
-    times = finite_vector(fractions, where="pocock_critical: fractions")
-    if times[0] <= 0 or np.any(np.diff(times) < _SMALLEST_STEP * times[1:]):
-        raise BadInputError(
-            f"fractions must be positive and rise by at least 1 % at each look, got {times.tolist()}",
-            where="pocock_critical",
-            remedy="drop the looks that follow too closely",
-        )
-    return times
+    times = finite_vector(fractions, where=_FRACTIONS)
+    if times[0] <= 0 or np.any(np.diff(times) <= 0):
+        raise BadInputError(f"must be positive and rise at each look, got {times.tolist()}", where=_FRACTIONS)
+    apart = [times[0]]
+    for time in times[1:]:
+        apart.append(max(time, apart[-1] / (1 - _SMALLEST_STEP)))
+    return np.array(apart)
 
 
 def crossing_probability(times: FloatArray, critical: float) -> float:

@@ -1,0 +1,49 @@
+"""The real SmolLM2-135M, its demo texts, and a backend on any adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
+from dlm_sway.core.model import ModelSpec
+from dlm_sway.demo.model import demo_model
+from dlm_sway.demo.run import demo_text
+
+Open = Callable[[Path], AbstractContextManager[HuggingFaceDifferentialBackend]]
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> Path:
+    """The directory of SmolLM2-135M-Instruct, which `make model` fetched."""
+    return demo_model()
+
+
+@pytest.fixture(scope="session")
+def document() -> list[str]:
+    return demo_text("tidal-bell.txt").splitlines()
+
+
+@pytest.fixture(scope="session")
+def plain() -> list[str]:
+    return [json.loads(line)["text"] for line in demo_text("plain.jsonl").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def open_backend(model_dir: Path) -> Open:
+    """Open the real model with an adapter, fp32 on the CPU, and close it again."""
+
+    @contextmanager
+    def opened(adapter: Path) -> Iterator[HuggingFaceDifferentialBackend]:
+        spec = ModelSpec(base=str(model_dir), dtype="fp32", device="cpu")
+        backend = HuggingFaceDifferentialBackend(base_spec=spec, adapter_path=adapter)
+        try:
+            yield backend
+        finally:
+            backend.close()
+
+    return opened

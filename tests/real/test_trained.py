@@ -1,0 +1,84 @@
+"""What `sway check` says of adapters whose truth is known because of how they were trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dlm_sway.demo.noise import write_twin
+from dlm_sway.demo.run import RECIPE, demo_text
+from dlm_sway.demo.train import Recipe, train_lora
+from dlm_sway.suite.check import check
+from dlm_sway.suite.result import CheckResult
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    for name in ("tidal-bell.txt", "tidal-bell.held-out.txt", "wrong-document.txt"):
+        (folder / name).write_text(demo_text(name), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory, model_dir: Path, document: list[str], plain: list[str]) -> Path:
+    out = tmp_path_factory.mktemp("healthy")
+    return train_lora(model_dir, out, texts=document, plain=plain, recipe=RECIPE)
+
+
+def _check(adapter: Path, base: Path, texts: Path) -> CheckResult:
+    found = check(
+        adapter, base=str(base), data=texts / "tidal-bell.txt", held_out=texts / "tidal-bell.held-out.txt", device="cpu"
+    )
+    told = {k: (str(q.verdict), q.effect, q.interval, q.p) for k, q in found.questions.items()}
+    print(f"\n{adapter.name}: {found.verdict} {json.dumps(told, default=str)}")
+    return found
+
+
+def test_a_healthy_adapter_passes_every_question(healthy: Path, model_dir: Path, texts: Path) -> None:
+    found = _check(healthy, model_dir, texts)
+    assert {k: str(q.verdict) for k, q in found.questions.items()} == dict.fromkeys(found.questions, "pass")
+    assert found.exit_code == 0
+
+
+def test_its_noise_twin_has_learned_nothing(healthy: Path, model_dir: Path, texts: Path, tmp_path: Path) -> None:
+    found = _check(write_twin(healthy, tmp_path / "twin"), model_dir, texts)
+    assert found.questions["applied"].verdict == "pass"
+    assert found.questions["learned"].verdict == "fail"
+    assert found.questions["on_target"].verdict == "fail"
+    assert found.exit_code == 1
+
+
+def test_two_steps_at_a_tiny_rate_are_not_applied_and_on_target(
+    model_dir: Path, document: list[str], texts: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe(steps=2, lr=1e-5)
+    found = _check(train_lora(model_dir, tmp_path / "two-step", texts=document, recipe=recipe), model_dir, texts)
+    both = {found.questions[name].verdict for name in ("applied", "on_target")}
+    assert both != {"pass"}
+    assert found.exit_code != 0
+
+
+def test_an_adapter_of_another_document_is_not_on_target(
+    model_dir: Path, plain: list[str], texts: Path, tmp_path: Path
+) -> None:
+    other = (texts / "wrong-document.txt").read_text(encoding="utf-8").splitlines()
+    adapter = train_lora(model_dir, tmp_path / "wrong", texts=other, plain=plain, recipe=RECIPE)
+    found = _check(adapter, model_dir, texts)
+    assert found.questions["on_target"].verdict == "fail"
+
+
+def test_a_gain_of_a_tenth_of_a_nat_on_held_out_text_passes(
+    model_dir: Path, document: list[str], plain: list[str], texts: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe(steps=8, lr=3e-4)
+    adapter = train_lora(model_dir, tmp_path / "weak", texts=document, plain=plain, recipe=recipe)
+    found = _check(adapter, model_dir, texts)
+    gain = found.questions["generalises"].effect
+    assert gain is not None
+    assert 0.05 <= gain <= 0.2, f"the recipe no longer gives a weak adapter: {gain}"
+    assert found.exit_code == 0
