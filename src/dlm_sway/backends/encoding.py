@@ -43,9 +43,16 @@ class TextEncoder:
         """Return the tokens of `text` as the tokenizer makes them by default, int64[N]."""
         return np.asarray(self.tokenizer(text, verbose=False)["input_ids"], dtype=np.int64)
 
-    def encode_prompt(self, prompt: str) -> npt.NDArray[np.int64]:
-        """Return the tokens of `prompt`, or the prefix token alone when there are none, int64[N >= 1]."""
-        ids = self.encode(prompt)
+    def encode_prompt(self, prompt: str, *, format: Format = "raw") -> npt.NDArray[np.int64]:  # noqa: A002 (DESIGN 5's word)
+        """Return the tokens of `prompt`, or the prefix token alone when there are none, int64[N >= 1].
+
+        Raises:
+            BadInputError: `chat` was asked without a template.
+        """
+        if self._use_chat(prompt, format):  # the template writes its own bos
+            out = self.tokenizer(self._render(prompt), add_special_tokens=False, verbose=False)
+            return np.asarray(out["input_ids"], dtype=np.int64)
+        ids, _ = self._with_ends(prompt, special=True)
         return ids if ids.size else np.array([self.prefix_id], dtype=np.int64)
 
     def encode_pair(self, prompt: str, completion: str, *, format: Format = "raw") -> Encoded:  # noqa: A002 (DESIGN 5's word)
@@ -69,9 +76,11 @@ class TextEncoder:
         start = next((i for i, end in enumerate(ends) if end > len(head)), len(ids))
         if start == len(ids):
             raise BadInputError(f"the completion {completion[:40]!r} holds no token")
-        if start == 0:
-            ids, start = np.concatenate([np.array([self.prefix_id], dtype=np.int64), ids]), 1
-        return Encoded(ids, start)
+        if start == 0 and len(ids) == 1:
+            ids = np.concatenate([np.array([self.prefix_id], dtype=np.int64), ids])
+        # The first token of a text is not scored where the tokenizer puts nothing before it: a bos that training never
+        # showed (a chat model's is often its turn marker) would change the odds of every token after it.
+        return Encoded(ids, max(start, 1))
 
     def decode(self, ids: npt.NDArray[np.int64]) -> str:
         """Return the text of `ids` without special tokens."""
@@ -95,14 +104,15 @@ class TextEncoder:
         out = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
         ids = np.asarray(out["input_ids"], dtype=np.int64)
         ends = [int(end) for _, end in out["offset_mapping"]]
-        # A trailing eos that the tokenizer appends is not the user's text, so it is not scored.
-        while ends and ends[-1] == 0 and len(ends) > 1 and max(ends) > 0:
+        # A trailing eos that the tokenizer appends is not the user's text, so it is neither scored nor read.
+        while len(ends) > 1 and ends[-1] == 0:
             ends.pop()
         return ids[: len(ends)], ends
 
 
 def context_window(config: Any, tokenizer: Any) -> int:
     """Return the context window in tokens that model config and tokenizer agree on."""
+    config = config.get_text_config()  # of a model of several parts
     limits = [
         getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
     ]

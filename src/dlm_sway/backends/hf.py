@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from dlm_sway.backends.encoding import TextEncoder, context_window
+from dlm_sway.backends.fingerprint import fingerprint
+from dlm_sway.backends.hf_find import find_sites
 from dlm_sway.backends.hf_load import Loaded, load
 from dlm_sway.backends.hf_overlay import shown
-from dlm_sway.backends.hf_sites import Sites, find_sites
+from dlm_sway.backends.hf_sites import Sites
 from dlm_sway.backends.hf_view import HFView
-from dlm_sway.core.errors import ViewError
+from dlm_sway.backends.registry import register
+from dlm_sway.core.errors import BadInputError, ViewError
 from dlm_sway.core.model import ModelSpec
+from dlm_sway.core.store import ResultStore
 from dlm_sway.core.views import BASE, FINETUNED, View, scaled
 
 _PREFLIGHT = "The quick brown fox jumps over the lazy dog."
 
 
+@register("hf")
 class HuggingFaceDifferentialBackend:
     """A base model and its PEFT adapter on one loaded copy of the weights.
 
     Satisfies every protocol of `dlm_sway.core.scoring`. One view is open at a time; opening another inside it
     raises `ViewError`, and so does using a view after its block. The real adapter returns bit for bit on any exit.
     """
+
+    kind: ClassVar[str]
 
     def __init__(self, *, base_spec: ModelSpec, adapter_path: Path | str) -> None:
         """Load both.
@@ -37,12 +45,24 @@ class HuggingFaceDifferentialBackend:
         """
         self.spec = base_spec
         self.adapter_path = Path(adapter_path).expanduser().absolute()
+        self._loaded_ns = time.time_ns()
         loaded: Loaded = load(base_spec, self.adapter_path)
         self.model: Any = loaded.model
         self.device, self.dtype = loaded.device, loaded.dtype
         self.codec = TextEncoder(loaded.tokenizer, max_length=context_window(loaded.model.config, loaded.tokenizer))
-        self.sites: Sites = find_sites(loaded.model, base_biases=loaded.base_biases)
+        self.sites: Sites = find_sites(loaded.model, base_values=loaded.base_values)
         self._open: HFView | None = None
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> HuggingFaceDifferentialBackend:
+        """Load the base and the adapter that `spec` names.
+
+        Raises:
+            BadInputError: no adapter is named, one of the two cannot be read, or they do not fit.
+        """
+        if spec.adapter is None:
+            raise BadInputError("no adapter is named", where=spec.base, remedy="set `adapter` to its directory")
+        return cls(base_spec=spec, adapter_path=spec.adapter)
 
     @property
     def id(self) -> str:
@@ -104,6 +124,17 @@ class HuggingFaceDifferentialBackend:
         """Return why rotation nulls cannot be drawn for this adapter, or None when they can."""
         return self.sites.refusal()
 
+    def fingerprint(self, memo: ResultStore | None = None) -> str | None:
+        """Return a hash of all that the numbers follow from, or None where the files behind them cannot be known.
+
+        Args:
+            memo: keeps the hashes of the base's files between runs.
+        """
+        computing = (str(self.dtype), self.device.type, torch.get_float32_matmul_precision())
+        return fingerprint(
+            self.spec, adapter=self.adapter_path, computing=computing, loaded_ns=self._loaded_ns, memo=memo
+        )
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the model for bulk work; no view may be open meanwhile."""
@@ -112,8 +143,8 @@ class HuggingFaceDifferentialBackend:
             yield
 
     def close(self) -> None:
-        """Release the model; calling it twice is harmless."""
-        self.model = None
+        """Release the model; an open view answers no more, and calling it twice is harmless."""
+        self.model = self._open = None
         self.sites = Sites((), (), ())
 
     @contextmanager

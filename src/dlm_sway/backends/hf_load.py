@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError
+from dlm_sway.adapters.config import load_config
+from dlm_sway.adapters.tensors import TensorFile
+from dlm_sway.backends.hf_find import holds_base, name_in_base
+from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError, MissingExtraError
 from dlm_sway.core.model import ModelSpec
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_WEIGHTS: Final = "adapter_model.safetensors"
+_DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +29,14 @@ class Loaded:
     Attributes:
         model: the PeftModel.
         tokenizer: the base's tokenizer.
-        base_biases: values of the base's biases before the adapter replaced them, by parameter name of `model`.
+        base_values: the base's values of parameters that the adapter replaced, by parameter name of `model`.
         device: where the model lives.
         dtype: dtype of the base weights.
     """
 
     model: Any
     tokenizer: Any
-    base_biases: dict[str, Tensor]
+    base_values: dict[str, Tensor]
     device: torch.device
     dtype: torch.dtype
 
@@ -46,13 +53,17 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise BadInputError(f"unknown device {name!r}", remedy="use auto, cpu, mps or cuda") from None
-    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise BadInputError(f"device {name!r} is not available here", remedy="use --device auto or cpu")
+        raise BadInputError(f"unknown device {name!r}", remedy=_DEVICES) from None
+    if device.type == "meta":
+        raise BadInputError(f"device {name!r} computes nothing", remedy=_DEVICES)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):  # each build has its own way to say no
+        raise BadInputError(f"device {name!r} is not available here", remedy="use --device auto or cpu") from None
     return device
+
+
+_DEVICES = "use auto, cpu, mps or cuda"
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -67,19 +78,21 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
 
     Raises:
         BadInputError: the base cannot be found or read.
-        AdapterError: the adapter does not fit the base.
-        CannotRunError: quantisation was asked for where bitsandbytes cannot run.
+        AdapterError: the adapter cannot be read, or does not fit the base.
+        CannotRunError: the base does not fit into memory, or bitsandbytes cannot run here.
+        MissingExtraError: bitsandbytes is not installed.
     """
     from transformers.utils import logging as hf_logging
 
     hf_logging.disable_progress_bar()
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
+    changeable = _changeable(adapter)
     tokenizer = _tokenizer(spec)
     base = _base(spec, device, dtype)
-    biases = {f"base_model.model.{n}": p.detach().clone() for n, p in base.named_parameters() if n.endswith(".bias")}
+    kept = {n: p.detach().clone() for n, p in base.named_parameters() if changeable is None or n in changeable}
     model = _attach(base, adapter, device)
-    return Loaded(model, tokenizer, _replaced(model, biases), device, dtype)
+    return Loaded(model, tokenizer, _replaced(model, kept), device, dtype)
 
 
 def _tokenizer(spec: ModelSpec) -> Any:
@@ -89,7 +102,7 @@ def _tokenizer(spec: ModelSpec) -> Any:
         return AutoTokenizer.from_pretrained(
             spec.base, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise BadInputError(f"no usable tokenizer: {_first_line(e)}", where=spec.base, remedy=_WHERE) from e
 
 
@@ -101,26 +114,41 @@ def _base(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Any:
         extra["quantization_config"] = _quantization(spec, device)
         extra["device_map"] = {"": device}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             spec.base,
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             dtype=dtype,
             use_safetensors=True,
+            output_loading_info=True,
             **extra,
         )
+    except SafetensorError as e:
+        raise BadInputError(
+            f"the base's weights are damaged: {_first_line(e)}", where=spec.base, remedy="download them again"
+        ) from e
     except (OSError, ValueError, KeyError) as e:
         raise BadInputError(f"the base cannot be loaded: {_first_line(e)}", where=spec.base, remedy=_WHERE) from e
-    except Exception as e:
-        if type(e).__name__ == "SafetensorError":
-            raise BadInputError(
-                f"the base's weights are damaged: {_first_line(e)}", where=spec.base, remedy="download them again"
-            ) from e
-        raise
-    return model if extra else model.to(device)
+    if missing := sorted(report["missing_keys"]):
+        raise BadInputError(
+            f"the base's files lack {len(missing)} of its weights, such as {missing[0]}",
+            where=spec.base,
+            remedy="download them again; transformers would make them up at random",
+        )
+    try:
+        return model if extra else model.to(device)
+    except torch.cuda.OutOfMemoryError as e:
+        raise CannotRunError(
+            f"the base does not fit into the memory of {device}",
+            where=spec.base,
+            remedy="use --dtype bf16, or another device",
+        ) from e
 
 
 _WHERE = "give --base a model directory with safetensors, or a Hub id that is cached or reachable"
+
+
+_INSTALL = "pip install bitsandbytes"
 
 
 def _quantization(spec: ModelSpec, device: torch.device) -> Any:
@@ -128,37 +156,60 @@ def _quantization(spec: ModelSpec, device: torch.device) -> Any:
 
     if device.type != "cuda":
         raise CannotRunError("bitsandbytes needs a CUDA device", remedy="drop the quantization option")
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError("quantization needs bitsandbytes, which is not installed", remedy=_INSTALL)
     if spec.quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 
 
 def _attach(base: Any, adapter: Path, device: torch.device) -> Any:
-    import warnings
-
     from peft import PeftModel
 
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise AdapterError("no adapter_model.safetensors", where=adapter, remedy=f"run: sway inspect {adapter}")
     try:
         with warnings.catch_warnings():
             # Missing and unexpected keys are found, named and judged by `sway inspect`; PEFT only hints at them.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"peft\..*")
+            # PEFT asks transformers by a name that version 5 gave up; the answer is the same, and no user's affair.
+            warnings.filterwarnings(
+                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+            )
             model = PeftModel.from_pretrained(base, str(adapter), is_trainable=False, torch_device=str(device))
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise AdapterError(
             f"the adapter does not fit the base: {_first_line(e)}", where=adapter, remedy=f"run: sway inspect {adapter}"
         ) from e
     return model.eval()
 
 
-def _replaced(model: Any, biases: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keep the biases whose values the adapter file replaced; PEFT wraps some layers, so names gain `base_layer`."""
+def _changeable(adapter: Path) -> frozenset[str] | None:
+    """Return the base's parameters that loading the adapter may change; None for all of them.
+
+    An adapter file holds biases, resized embeddings and the like under the base's own names; and PiSSA and its kin take
+    a part out of every adapted weight.
+
+    Raises:
+        AdapterError: the adapter is no directory that PEFT saved, or its weights are a pickle.
+    """
+    config = load_config(adapter)
+    weights = adapter / _WEIGHTS
+    if not weights.is_file() and (adapter / "adapter_model.bin").is_file():
+        raise AdapterError(
+            "holds its weights as a pickle, adapter_model.bin, which can run code",
+            where=adapter,
+            remedy="save it again with safe_serialization=True",
+        )
+    if not weights.is_file():
+        raise AdapterError(f"no {_WEIGHTS}", where=adapter, remedy=f"run: sway inspect {adapter}")
+    names = TensorFile(weights).infos
+    return None if holds_base(config.init_lora_weights) else frozenset(map(name_in_base, names))
+
+
+def _replaced(model: Any, originals: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keep what did change, by its name in the model, where PEFT wraps layers and so adds `base_layer`."""
     out: dict[str, Tensor] = {}
     for name, p in model.named_parameters():
-        if not name.endswith(".bias") or "lora_" in name:
-            continue
-        original = biases.get(name.replace(".base_layer.", "."))
+        original = originals.get(name_in_base(name))
         if original is not None and not torch.equal(original.to(p), p.detach()):
             out[name] = original
     return out

@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from dlm_sway.backends.hf_sites import Sites
-from dlm_sway.core.errors import CannotRunError
+from dlm_sway.backends.hf_sites import LowRankSite, Pairs, Sites
 from dlm_sway.core.views import View
+
+Draw: TypeAlias = Callable[[LowRankSite, View], tuple[Tensor, Tensor]]
+"""A null's A and B for a site; one that remembers may stand in for `LowRankSite.draw`."""
 
 
 @contextmanager
-def shown(model: Any, sites: Sites, view: View) -> Iterator[None]:
+def shown(model: Any, sites: Sites, view: View, *, draw: Draw = LowRankSite.draw) -> Iterator[None]:
     """Let the PEFT model compute `view` inside the block; the adapter is back on any exit.
 
     Tensors are exchanged by reference and never computed back, so what returns is what was there.
+
+    Raises:
+        NullRuleError: a null was asked for and a trained tensor has no rule.
+        CannotRunError: a scale was asked for and a trained tensor has none.
     """
     with ExitStack() as stack:
         if view.lam == 0.0:
-            stack.enter_context(model.disable_adapter())
-            untoggled = [pair for site in sites.dense if not site.toggled for pair in site.tensors(view)]
-            stack.enter_context(_swapped(untoggled))
+            stack.enter_context(_disabled(model))
+            stack.enter_context(_swapped([pair for s in sites.dense if not s.toggled for pair in s.tensors(view)]))
         else:
             if view.kind != "adapter":
                 sites.require_rules()
-            elif view.lam != 1.0 and sites.unruled:
-                raise CannotRunError(f"the adapter cannot be scaled: {sites.refusal()}")
-            pairs = [pair for site in sites.low_rank for pair in site.tensors(view)]
-            pairs += [pair for site in sites.dense for pair in site.tensors(view)]
-            stack.enter_context(_swapped(pairs))
+            if view.lam != 1.0:
+                sites.require_scale()
+            stack.enter_context(_swapped(_tensors(sites, view, draw)))
             stack.enter_context(_scaled(sites, view.lam))
         yield
 
 
+def _tensors(sites: Sites, view: View, draw: Draw) -> Pairs:
+    pairs: Pairs = []
+    for site in sites.low_rank:
+        if view.kind != "adapter":
+            pairs += zip((site.a, site.b), draw(site, view), strict=True)
+        if site.magnitude is not None and (view.kind != "adapter" or view.lam != 1.0):
+            pairs.append((site.magnitude.trained, site.magnitude.at(view, site.name)))
+    return pairs + [pair for site in sites.dense for pair in site.tensors(view)]
+
+
 @contextmanager
-def _swapped(pairs: list[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+def _disabled(model: Any) -> Iterator[None]:
+    with ExitStack() as stack:
+        with warnings.catch_warnings():
+            # PEFT leaves trained biases in place and says so; they are dense sites, which bring the base's back.
+            warnings.filterwarnings("ignore", message="Careful, disabling adapter layers", category=UserWarning)
+            stack.enter_context(model.disable_adapter())
+        yield
+
+
+@contextmanager
+def _swapped(pairs: Pairs) -> Iterator[None]:
     kept = [(p, p.data) for p, _ in pairs]
     try:
         for p, new in pairs:
@@ -50,11 +74,11 @@ def _swapped(pairs: list[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
 
 @contextmanager
 def _scaled(sites: Sites, lam: float) -> Iterator[None]:
-    kept = [(site.layer.scaling, site.adapter, site.layer.scaling[site.adapter]) for site in sites.low_rank]
+    kept = [(layer.scaling, layer.scaling[sites.adapter]) for layer in sites.layers]
     try:
-        for table, adapter, scaling in kept:
-            table[adapter] = scaling * lam
+        for table, scaling in kept:
+            table[sites.adapter] = scaling * lam
         yield
     finally:
-        for table, adapter, scaling in kept:
-            table[adapter] = scaling
+        for table, scaling in kept:
+            table[sites.adapter] = scaling

@@ -1,12 +1,13 @@
-"""Where a PEFT model differs from its base: every trained tensor, found once, as a typed site.
+"""The trained tensors of a PEFT model as typed sites.
 
-A site knows its own arithmetic (what its tensors are at a scale, or under a null); `hf_overlay` puts them in place.
+A site knows its own arithmetic (what its tensors are at a scale, or under a null); `hf_find` finds them in a model and
+`hf_overlay` puts them in place.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from dlm_sway.adapters import nulls
-from dlm_sway.core.errors import NullRuleError
+from dlm_sway.core.errors import CannotRunError, NullRuleError
 from dlm_sway.core.views import View
 
-_PREFIX = "base_model.model."
+Pairs: TypeAlias = list[tuple[nn.Parameter, Tensor]]
+"""Parameters, and what stands in their place."""
+
+QUANTISED: Final = frozenset({"Linear4bit", "Linear8bitLt"})
+_NAMED: Final = 3  # tensors that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,8 @@ class LowRankSite:
         name: module name in the base, the key of its null draws.
         layer: the PEFT layer.
         adapter: PEFT's name of the adapter.
-        a: parameter A; for embeddings [r, vocabulary].
-        b: parameter B; for embeddings [hidden, r].
+        a: parameter A; for embeddings [r, vocabulary], for convolutions [r, c_in, k, ...].
+        b: parameter B; for embeddings [hidden, r], for convolutions [c_out, r, 1, ...].
         form: `linear`, `embedding` or `conv`.
         magnitude: DoRA's magnitude, or None.
     """
@@ -70,42 +75,51 @@ class LowRankSite:
         """Factor s of delta W = s B A."""
         return float(self.layer.scaling[self.adapter])
 
-    def factors(self, view: View) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return the null's A [r', d_in] and B [d_out, r'] (scale not included), as matrices."""
-        a, b = _matrix(self.a), _matrix(self.b)
-        seed, draw, module = view.seed, view.draw, self.name
-        if view.kind == "rotation" and view.rank_scale == 1.0:
-            return a, nulls.rotate_output(b, seed=seed, draw=draw, module=module)
-        if view.kind == "rotation":
-            return nulls.rotate_rank(a, b, multiplier=view.rank_scale, seed=seed, draw=draw, module=module)
-        if view.kind == "sign_flip":
-            return a, nulls.sign_flip(a, b, seed=seed, draw=draw, module=module)
-        std = view.init_scale * view.rank_scale**0.5
-        return (
-            nulls.gaussian_like(a.shape, std=std, seed=seed, draw=draw, module=module, part="A"),
-            nulls.gaussian_like(b.shape, std=std, seed=seed, draw=draw, module=module, part="B"),
-        )
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the base weight is packed."""
+        return type(self.layer.get_base_layer()).__name__ in QUANTISED
 
-    def tensors(self, view: View) -> list[tuple[nn.Parameter, Tensor]]:
-        """Return what stands in the place of A, B and the magnitude in this view (its scale apart)."""
-        out: list[tuple[nn.Parameter, Tensor]] = []
-        if view.kind != "adapter":
-            out += [(p, _like(x, p)) for p, x in zip((self.a, self.b), self.factors(view), strict=True)]
-        if self.magnitude is not None and (view.kind != "adapter" or view.lam != 1.0):
-            out.append((self.magnitude.trained, self.magnitude.at(view, self.name)))
-        return out
+    def weight(self) -> Tensor:
+        """Return the base weight of a linear module as [d_out, d_in]; a copy where it is quantised."""
+        from peft.utils.integrations import dequantize_module_weight
+
+        weight: Tensor = dequantize_module_weight(self.layer.get_base_layer()).detach()
+        return weight.T if self.layer.fan_in_fan_out else weight
+
+    def draw(self, view: View) -> tuple[Tensor, Tensor]:
+        """Return a null's A and B, in the shapes of the adapter's and without its scale; A itself where it is kept."""
+        seed, draw, module = view.seed, view.draw, self.name
+        a = self.a.detach()
+        if view.kind == "gaussian":
+            std = view.init_scale * view.rank_scale**0.5
+            noise = [
+                nulls.gaussian_like(p.shape, std=std, seed=seed, draw=draw, module=module, part=part)
+                for p, part in ((self.a, "A"), (self.b, "B"))
+            ]
+            return _like(noise[0], self.a), _like(noise[1], self.b)
+        if view.kind == "sign_flip":
+            b = nulls.sign_flip(_numpy(a), _numpy(self.b), seed=seed, draw=draw, module=module)
+        elif view.rank_scale == 1.0:
+            b = nulls.rotate_output(_numpy(self.b), seed=seed, draw=draw, module=module)
+        else:
+            multiplier = view.rank_scale
+            _, b = nulls.rotate_rank(
+                _numpy(a), _numpy(self.b), multiplier=multiplier, seed=seed, draw=draw, module=module
+            )
+        return a, _like(b, self.b)
 
 
 @dataclass(frozen=True, slots=True)
 class DenseSite:
-    """A tensor that was trained whole: `modules_to_save` and biases.
+    """A tensor that was trained whole, or that the adapter replaced: `modules_to_save`, biases, embeddings.
 
     Attributes:
         name: parameter name in the base, the key of its null draws.
         live: the parameter that the adapted model reads.
         original: the base's values.
         toggled: whether PEFT's disable_adapter already puts the base's values back.
-        axis: the output side: 0, or 1 for embeddings, whose rows are looked up.
+        axis: the output side.
     """
 
     name: str
@@ -114,8 +128,10 @@ class DenseSite:
     toggled: bool
     axis: int = 0
 
-    def tensors(self, view: View) -> list[tuple[nn.Parameter, Tensor]]:
+    def tensors(self, view: View) -> Pairs:
         """Return the values of this view, or nothing when the trained ones stand already."""
+        if view.lam == 0.0:
+            return [(self.live, self.original.to(self.live))]
         if view.kind == "adapter" and view.lam == 1.0:
             return []
         delta = self.live.detach() - self.original
@@ -125,21 +141,37 @@ class DenseSite:
             perm, sign = nulls.signed_permutation(side.shape[-1], seed=view.seed, draw=view.draw, module=self.name)
             side = side[..., torch.from_numpy(perm).to(delta.device)] * torch.from_numpy(sign).to(delta)
             delta = side.movedim(-1, self.axis)
-        return [(self.live, self.original + view.lam * delta)]
+        return [(self.live, (self.original + view.lam * delta).to(self.live))]
 
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """All trained tensors of an adapter, and the names of those that have no rule."""
+    """All trained tensors of an adapter, and what stands in the way of nulls and scales.
+
+    Attributes:
+        low_rank: modules with factors.
+        dense: tensors trained whole.
+        unruled: names of tensors that no null has a rule for.
+        unscaled: those of them that do not follow the scale of a LoRA layer either.
+        blocked: why the adapter as a whole has no null, or None.
+        layers: every LoRA layer, those without a rule too; their scale follows lam.
+        adapter: PEFT's name of the adapter.
+    """
 
     low_rank: tuple[LowRankSite, ...]
     dense: tuple[DenseSite, ...]
     unruled: tuple[str, ...]
+    unscaled: tuple[str, ...] = ()
+    blocked: str | None = None
+    layers: tuple[Any, ...] = ()
+    adapter: str = "default"
 
     def refusal(self) -> str | None:
         """Return why no null can be drawn, naming the tensors, or None."""
+        if self.blocked is not None:
+            return self.blocked
         if self.unruled:
-            return f"no rotation rule for {', '.join(self.unruled[:3])}" + ("..." if len(self.unruled) > 3 else "")  # noqa: PLR2004 (three names are enough)
+            return f"no rotation rule for {_listed(self.unruled)}"
         if not (self.low_rank or self.dense):
             return "the adapter has no trained tensor"
         return None
@@ -153,93 +185,36 @@ class Sites:
         if (reason := self.refusal()) is not None:
             raise NullRuleError(reason, remedy="its probes are calibrated by N0 and N5 only")
 
+    def within(self, module: nn.Module) -> Sites:
+        """Return what there is of the sites in `module`."""
+        params, layers = set(map(id, module.parameters())), set(map(id, module.modules()))
+        return replace(
+            self,
+            low_rank=tuple(s for s in self.low_rank if id(s.layer) in layers),
+            dense=tuple(s for s in self.dense if id(s.live) in params),
+            layers=tuple(x for x in self.layers if id(x) in layers),
+        )
 
-def find_sites(model: Any, *, base_biases: dict[str, Tensor]) -> Sites:
-    """Walk a PEFT model and return its sites.
+    def require_scale(self) -> None:
+        """Refuse to scale an adapter with a tensor that knows no scale.
 
-    Args:
-        model: the PeftModel, one adapter active.
-        base_biases: the base's values of the biases that the adapter file replaced, by parameter name.
-    """
-    from peft.tuners.lora import LoraLayer
-    from peft.utils.other import ModulesToSaveWrapper
-
-    adapter = model.active_adapter
-    low_rank: list[LowRankSite] = []
-    dense: list[DenseSite] = []
-    claimed: set[int] = set()
-    for full, module in model.named_modules():
-        name = full.removeprefix(_PREFIX)
-        if isinstance(module, LoraLayer) and (site := _low_rank(name, module, adapter)) is not None:
-            low_rank.append(site)
-            claimed |= {id(site.a), id(site.b)}
-            claimed |= {id(site.magnitude.trained)} if site.magnitude else set()
-        elif isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
-            saved = _saved(name, module, adapter)
-            dense += saved
-            claimed |= {id(s.live) for s in saved}
-    params = dict(model.named_parameters())
-    for name, original in base_biases.items():
-        dense.append(DenseSite(name.removeprefix(_PREFIX), params[name], original, toggled=False))
-    unruled = [
-        n.removeprefix(_PREFIX) for n, p in params.items() if _is_adapter_tensor(n, adapter) and id(p) not in claimed
-    ]
-    return Sites(tuple(low_rank), tuple(dense), tuple(unruled))
+        Raises:
+            CannotRunError: names the tensors.
+        """
+        if self.unscaled:
+            raise CannotRunError(
+                f"the adapter cannot be scaled: {_listed(self.unscaled)} has no scale",
+                remedy="only LoRA and tensors trained whole can be scaled",
+            )
 
 
-def _is_adapter_tensor(name: str, adapter: str) -> bool:
-    return f".{adapter}" in name or "prompt_encoder" in name
-
-
-def _low_rank(name: str, layer: Any, adapter: str) -> LowRankSite | None:
-    from peft.tuners.lora.layer import Conv1d, Conv2d, Conv3d, Embedding, Linear
-
-    magnitude = layer.lora_magnitude_vector[adapter].weight if adapter in layer.lora_magnitude_vector else None
-    plain_variant = adapter not in layer.lora_variant or magnitude is not None
-    if adapter in layer.lora_embedding_A and isinstance(layer, Embedding):
-        a, b, form = layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter], "embedding"
-    elif adapter in layer.lora_A and hasattr(layer.lora_A[adapter], "weight"):
-        a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-        form = "conv" if isinstance(layer, Conv1d | Conv2d | Conv3d) else "linear"
-    else:
-        return None
-    # QLoRA and friends subclass LoraLayer with a forward that is base + s B A x, like Linear; a ParamWrapper
-    # (experts in one 3-D tensor) and variants other than DoRA are not, so they stay without a rule.
-    known = isinstance(layer, Linear | Embedding | Conv1d | Conv2d | Conv3d) or type(layer).__name__ in _QUANTISED
-    if not (known and plain_variant) or (magnitude is not None and form != "linear"):
-        return None
-    kept = None if magnitude is None else Magnitude(magnitude, _row_norm(layer))
-    return LowRankSite(name, layer, adapter, a, b, form, kept)
-
-
-_QUANTISED = frozenset({"Linear4bit", "Linear8bitLt"})
-
-
-def _row_norm(layer: Any) -> Tensor:
-    """Return the norms of the rows of the base weight [d_out, d_in], the magnitude that DoRA starts from."""
-    from peft.utils.integrations import dequantize_module_weight
-
-    weight = dequantize_module_weight(layer.get_base_layer()).detach()
-    norm: Tensor = torch.linalg.norm(weight.T if layer.fan_in_fan_out else weight, dim=1)
-    return norm
-
-
-def _saved(name: str, wrapper: Any, adapter: str) -> list[DenseSite]:
-    original = dict(wrapper.original_module.named_parameters())
-    live = wrapper.modules_to_save[adapter].named_parameters()
-    axis = 1 if isinstance(wrapper.original_module, nn.Embedding) else 0
-    return [DenseSite(f"{name}.{part}", p, original[part].detach(), toggled=True, axis=axis) for part, p in live]
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:_NAMED]) + ("..." if len(names) > _NAMED else "")
 
 
 def _numpy(x: Tensor) -> npt.NDArray[np.float32]:
     return x.detach().to("cpu", torch.float32).numpy()
 
 
-def _matrix(x: Tensor) -> npt.NDArray[np.float32]:
-    """Return a factor as a matrix: conv A [r, in, k...] and B [out, r, 1...] are flattened behind their first axis."""
-    return _numpy(x).reshape(x.shape[0], -1)
-
-
 def _like(x: npt.NDArray[np.float32], p: Tensor) -> Tensor:
-    shape = p.shape if x.size == p.numel() else x.shape
-    return torch.from_numpy(np.ascontiguousarray(x)).reshape(shape).to(device=p.device, dtype=p.dtype)
+    return torch.from_numpy(np.ascontiguousarray(x)).reshape(p.shape).to(device=p.device, dtype=p.dtype)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlm_sway.backends.encoding import TextEncoder
-from dlm_sway.core.errors import ViewError
+from dlm_sway.backends.windows import windows
+from dlm_sway.core.errors import BadInputError, ViewError
 from dlm_sway.core.scoring import RollingLogprob, TokenDist
 
+Ids: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
 _BATCH_TOKENS = 2048
+_IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")  # PEFT's types that come as past keys and values
 
 
 class HFView:
@@ -35,15 +39,18 @@ class HFView:
         """Do nothing: the context that opened the view closes it."""
 
     def logprob_of(self, prompt: str, completion: str) -> float:
-        """Return the summed log-prob in nats of the completion's tokens given the prompt."""
-        pair = self._encoder.encode_pair(prompt, completion)
-        logprobs = self._token_logprobs(pair.ids)
-        return float(logprobs[pair.start - 1 :].astype(np.float64).sum())
+        """Return the summed log-prob in nats of the completion's tokens given the prompt.
+
+        Raises:
+            BadInputError: the completion is empty or holds no token, or the prompt fills the context window.
+        """
+        pair = self._encoder.encode_pair(prompt, completion, format="raw")
+        return float(self._token_logprobs(pair.ids, start=pair.start).astype(np.float64).sum())
 
     def rolling_logprob(self, text: str) -> RollingLogprob:
         """Return the log-prob of every token given those before it; long texts with a stride."""
         ids = self._encoder.encode(text)
-        logprobs = self._token_logprobs(ids)
+        logprobs = self._token_logprobs(ids, start=1)
         return RollingLogprob(ids, logprobs, len(ids), float(logprobs.astype(np.float64).sum()))
 
     def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
@@ -51,8 +58,12 @@ class HFView:
         return self.next_token_dist_batch([prompt], top_k=top_k)[0]
 
     def next_token_dist_batch(self, prompts: list[str], *, top_k: int = 256) -> list[TokenDist]:
-        """Return one distribution a prompt, in order, computed in length-sorted batches."""
-        rows = [self._encoder.encode_prompt(p)[-self._encoder.max_length :] for p in prompts]
+        """Return one distribution a prompt, in order, computed in length-sorted batches.
+
+        Raises:
+            BadInputError: a prompt is longer than the context window.
+        """
+        rows = [self._fitting(self._encoder.encode_prompt(p)) for p in prompts]
         out: dict[int, TokenDist] = {}
         for batch in _batches(rows):
             logits = self._last_logits([rows[i] for i in batch])  # [n, vocab]
@@ -62,10 +73,14 @@ class HFView:
     def generate(
         self, prompt: str, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
     ) -> str:
-        """Return the continuation of `prompt` alone; greedy at temperature 0, else sampled with `seed`."""
+        """Return the continuation of `prompt` alone; greedy at temperature 0, else sampled with `seed`.
+
+        Raises:
+            BadInputError: the prompt is longer than the context window.
+        """
         self._require_open()
         model = self._model
-        ids = torch.from_numpy(self._encoder.encode_prompt(prompt))[None].to(model.device)  # [1, n]
+        ids = torch.from_numpy(self._fitting(self._encoder.encode_prompt(prompt)))[None].to(model.device)  # [1, n]
         options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if temperature > 0:
             options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
@@ -86,26 +101,31 @@ class HFView:
         if not self._is_open(self):
             raise ViewError("this view is closed", where=self._name, remedy="open it again and use it in its block")
 
-    @torch.inference_mode()
-    def _token_logprobs(self, ids: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return float32[N-1]; windows overlap by half, and each token is scored once, with the most context."""
-        self._require_open()
-        window = self._encoder.max_length
-        out = np.empty(max(len(ids) - 1, 0), dtype=np.float32)
-        done = 0
-        while done < out.size:
-            begin = 0 if done == 0 else done + 1 - window // 2
-            end = min(begin + window, len(ids))
-            row = torch.from_numpy(ids[begin:end])[None].to(self._model.device)  # [1, n]
-            logits = self._model(input_ids=row, use_cache=False).logits[0, done - begin : -1].float()  # [n - 1, vocab]
-            target = row[0, done - begin + 1 :, None]
-            picked = logits.gather(1, target)[:, 0] - torch.logsumexp(logits, dim=1)
-            out[done : end - 1] = picked.cpu().numpy()
-            done = end - 1
-        return out
+    def _fitting(self, ids: Ids) -> Ids:
+        if len(ids) > self._encoder.max_length:
+            raise BadInputError(
+                f"a prompt has {len(ids)} tokens and the model reads {self._encoder.max_length}",
+                where=self._name,
+                remedy="shorten the prompt; cutting it silently would change what is tested",
+            )
+        return ids
 
     @torch.inference_mode()
-    def _last_logits(self, rows: list[np.ndarray[Any, np.dtype[np.int64]]]) -> Tensor:
+    def _token_logprobs(self, ids: Ids, *, start: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return float32[N - start], the log-probs of `ids[start:]`."""
+        self._require_open()
+        out = [np.empty(0, dtype=np.float32)]
+        for w in windows(len(ids), start=start, limit=self._encoder.max_length, where=self._name):
+            row = torch.from_numpy(ids[w.begin : w.end])[None].to(self._model.device)  # [1, n]
+            target = torch.from_numpy(ids[w.first : w.end + 1])[:, None].to(self._model.device)  # [n_scored, 1]
+            # Prompt learning puts virtual tokens before the row, so positions count from its end.
+            logits = self._model(input_ids=row, use_cache=False).logits[0, -len(target) :].float()  # [n_scored, vocab]
+            picked = logits.gather(1, target)[:, 0] - torch.logsumexp(logits, dim=1)
+            out.append(picked.cpu().numpy())
+        return np.concatenate(out)
+
+    @torch.inference_mode()
+    def _last_logits(self, rows: list[Ids]) -> Tensor:
         """Return float32[n, vocab]: what follows each row. Right padding is exact under a causal mask."""
         self._require_open()
         width = max(len(r) for r in rows)
@@ -114,8 +134,9 @@ class HFView:
         for i, row in enumerate(rows):
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
         device = self._model.device
-        # Only the distinct last positions need a row of the vocabulary.
+        # Only the distinct last positions need a row of the vocabulary; virtual tokens come before the first.
         last, where = np.unique([len(r) - 1 for r in rows], return_inverse=True)
+        last += self._virtual_tokens()
         logits = self._model(
             input_ids=torch.from_numpy(ids).to(device),
             attention_mask=torch.from_numpy(mask).to(device),
@@ -125,8 +146,15 @@ class HFView:
         picked: Tensor = logits[torch.arange(len(rows), device=device), torch.from_numpy(where).to(device)]
         return picked.float()
 
+    def _virtual_tokens(self) -> int:
+        """Return how many positions prompt learning puts before a row in this view; a prefix in the cache is none."""
+        config = self._model.active_peft_config
+        if not config.is_prompt_learning or self._model._adapters_disabled or config.peft_type in _IN_CACHE:  # noqa: SLF001 (no public name)
+            return 0
+        return int(config.num_virtual_tokens)
 
-def _batches(rows: list[np.ndarray[Any, np.dtype[np.int64]]]) -> list[list[int]]:
+
+def _batches(rows: list[Ids]) -> list[list[int]]:
     """Group row indices of like length so that a padded batch holds at most `_BATCH_TOKENS` tokens."""
     out: list[list[int]] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
@@ -139,7 +167,8 @@ def _batches(rows: list[np.ndarray[Any, np.dtype[np.int64]]]) -> list[list[int]]
 
 def _top(logits: Tensor, top_k: int) -> TokenDist:
     """Return the top of one distribution from its logits [vocab]; the tail is measured, not assumed."""
-    logp = torch.log_softmax(logits.double(), dim=0)
+    exact = logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
+    logp = torch.log_softmax(exact.double(), dim=0)
     k = min(top_k, logp.numel())
     values, ids = torch.topk(logp, k)
     tail = None if k == logp.numel() else _log_tail(logp, ids)

@@ -11,6 +11,7 @@ from dlm_sway.cli.options import (
     Adapter,
     Base,
     BatchTokens,
+    Cache,
     Data,
     Device,
     Draws,
@@ -20,7 +21,9 @@ from dlm_sway.cli.options import (
     JsonPath,
     Quick,
     Quiet,
+    Resume,
     Seed,
+    TracePath,
     ready_to_write,
 )
 from dlm_sway.core.errors import BadInputError
@@ -44,6 +47,9 @@ def check(
     dtype: DtypeOption = Dtype.AUTO,
     seed: Seed = 0,
     batch_tokens: BatchTokens = None,
+    cache: Cache = False,
+    resume: Resume = False,
+    trace: TracePath = None,
     quiet: Quiet = False,
 ) -> None:
     """Answer six questions about an adapter: is it sound, applied, learned, on target, general, harmless?
@@ -56,12 +62,15 @@ def check(
     """
     adapter, data, held_out = adapter.expanduser(), _expanded(data), _expanded(held_out)
     validate(adapter, data=data, held_out=held_out, n_draws=n_draws)
-    json_path = ready_to_write(json_path)
+    json_path, trace = ready_to_write(json_path), ready_to_write(trace)
 
+    from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
     from dlm_sway.cli.progress import show_progress
+    from dlm_sway.core.paths import results_dir
     from dlm_sway.suite.check import check as run_check
 
-    with show_progress(quiet=quiet) as progress:
+    pass_on_warnings()
+    with ctrl_c_explained(), show_progress(quiet=quiet) as progress:
         result = run_check(
             adapter,
             base=base,
@@ -73,6 +82,8 @@ def check(
             seed=seed,
             quick=quick,
             batch_tokens=batch_tokens,
+            cache=results_dir() if cache or resume else None,
+            trace=trace,
             progress=progress,
         )
     finish(result, json_path)

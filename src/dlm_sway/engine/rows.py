@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from dlm_sway.backends.base import TextCodec
+from dlm_sway.backends.windows import windows
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.engine.ask import Ask, TextItem
 
@@ -42,28 +42,32 @@ def rows_of(item: TextItem, ask: Ask, codec: TextCodec) -> tuple[Row, ...]:
     """Return the rows of one item, in order; more than one only when it exceeds the context window.
 
     Raises:
-        BadInputError: the item holds nothing to score, or its prompt alone fills the window.
+        BadInputError: the item holds nothing to score, or what comes before the first scored token fills the window.
     """
+    try:
+        return _rows(item, ask, codec)
+    except BadInputError as e:
+        if e.where is not None:
+            raise
+        raise BadInputError(e.what, where=item.label, remedy=e.remedy) from None
+
+
+def _rows(item: TextItem, ask: Ask, codec: TextCodec) -> tuple[Row, ...]:
     if ask.position == "last":
-        ids = codec.encode_prompt(item.prompt or item.completion)[-codec.max_length :]
-        return (Row(ids, len(ids) - 1, np.array([-1])),)
+        return (_last(codec.encode_prompt(item.prompt or item.completion), codec.max_length, item),)
+    if ask.max_tokens is not None and ask.max_tokens < 1:
+        raise BadInputError(f"max_tokens is {ask.max_tokens}", where=item.label, remedy="score at least one token")
     pair = codec.encode_pair(item.prompt, item.completion, format=ask.format)
-    end = len(pair.ids) if ask.max_tokens is None else min(len(pair.ids), pair.start + ask.max_tokens)
-    return tuple(_windows(pair.ids[:end], pair.start, codec.max_length, item))
+    n_tokens = len(pair.ids) if ask.max_tokens is None else min(len(pair.ids), pair.start + ask.max_tokens)
+    parts = windows(n_tokens, start=pair.start, limit=codec.max_length, where=item.label)
+    return tuple(Row(pair.ids[w.begin : w.end], w.first - 1 - w.begin, pair.ids[w.first : w.end + 1]) for w in parts)
 
 
-def _windows(ids: npt.NDArray[np.int64], start: int, limit: int, item: TextItem) -> Iterator[Row]:
-    """Score ids[start:] in windows of `limit` tokens that overlap by half, so that context is never short."""
-    if start >= limit:
+def _last(ids: npt.NDArray[np.int64], limit: int, item: TextItem) -> Row:
+    if len(ids) > limit:
         raise BadInputError(
-            f"the prompt has {start} tokens and the model reads {limit}",
+            f"the prompt has {len(ids)} tokens and the model reads {limit}",
             where=item.label,
             remedy="shorten the prompt; cutting it silently would change what is tested",
         )
-    done = start
-    while done < len(ids):
-        begin = 0 if len(ids) - 1 <= limit or done == start else done - limit // 2
-        stop = min(len(ids), begin + limit + 1)
-        # ids[stop - 1] is only predicted, never read.
-        yield Row(ids[begin : stop - 1], done - 1 - begin, ids[done:stop])
-        done = stop
+    return Row(ids, len(ids) - 1, np.array([-1], dtype=np.int64))

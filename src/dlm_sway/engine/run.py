@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,78 +16,98 @@ import torch
 from dlm_sway.backends.base import BulkBackend
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.progress import Progress, Silent
-from dlm_sway.core.views import View
-from dlm_sway.engine.ask import Ask, Reducer, Scores
+from dlm_sway.core.store import ResultStore
+from dlm_sway.core.views import BASE
+from dlm_sway.engine.ask import Ask, Scores
+from dlm_sway.engine.cache import BASE_LOGPROB, ResultCache
 from dlm_sway.engine.cpu_linear import fast_linears
+from dlm_sway.engine.memory import fits
+from dlm_sway.engine.pack import Chunk, Key, Need, pack
 from dlm_sway.engine.reduce import reduce_block
 from dlm_sway.engine.rows import Row, rows_of
+from dlm_sway.engine.shared import cut
 from dlm_sway.engine.sources import Source, open_source
+from dlm_sway.engine.trace import CACHED, TraceWriter
 
 BATCH_TOKENS = 2048  # view-tokens a chunk; a GEMM of this height is within 5 % of its peak rate on 2 cores
 
-_Key = tuple[bytes, int, int]
-_Values = dict[str, npt.NDArray[np.float32]]
-
-
-@dataclass(slots=True)
-class _Need:
-    """A row and everything asked of it."""
-
-    row: Row
-    views: dict[View, None] = field(default_factory=dict)  # an ordered set
-    reducers: set[Reducer] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Rows that go through the model together, with the views they need."""
-
-    rows: tuple[Row, ...]
-    views: tuple[View, ...]
-    reducers: tuple[Reducer, ...]
-
-    @property
-    def view_tokens(self) -> int:
-        """Tokens read, counted once a view; padding included."""
-        return (1 + len(self.views)) * len(self.rows) * max(len(r.ids) for r in self.rows)
+_Table: TypeAlias = list[list[tuple[Row, ...]]]
 
 
 class Engine:
     """Runs the model in bulk, once for all probes, and remembers per-position results for later rounds."""
 
     def __init__(
-        self, backend: BulkBackend, *, batch_tokens: int | None = None, progress: Progress | None = None
+        self,
+        backend: BulkBackend,
+        *,
+        batch_tokens: int | None = None,
+        progress: Progress | None = None,
+        store: ResultStore | None = None,
+        trace: TraceWriter | None = None,
     ) -> None:
-        """Drive `backend`; a chunk holds about `batch_tokens` view-tokens."""
+        """Drive `backend`; a chunk holds about `batch_tokens` view-tokens.
+
+        Args:
+            backend: what to drive.
+            batch_tokens: view-tokens a chunk.
+            progress: who listens.
+            store: where results outlive the run; each chunk's are there when it ends.
+            trace: where a line a chunk is written.
+        """
         self.backend = backend
         self.batch_tokens = batch_tokens or BATCH_TOKENS
         self.progress: Progress = progress or Silent()
         self.view_tokens_done = 0
         self._source: Source | None = None
+        self.seconds = 0.0
+        self.cached_positions = 0
         self._planned = 0
-        self._memory: dict[tuple[_Key, View, Reducer], npt.NDArray[np.float32]] = {}
-        self._base: dict[_Key, npt.NDArray[np.float32]] = {}
+        self._trace = trace
+        self._results = ResultCache(backend, store)
+        self._askers: dict[Key, dict[str, None]] = {}
 
     @property
     def path(self) -> str:
         """How the views are computed: `stacked`, `view by view`, or empty before the first answer."""
         return self._source.name if self._source else ""
 
-    def answer(self, asks: Sequence[Ask]) -> list[Scores]:
+    @property
+    def kept(self) -> str:
+        """What is left of the work if it stops now, as a clause."""
+        if not self._results.kept:
+            return "nothing is kept; with --resume a run keeps what it has scored"
+        if not self._planned:
+            return "nothing was scored yet"
+        return f"{self.view_tokens_done:,} of {self._planned:,} view-tokens are kept: run again with --resume"
+
+    def work(self) -> dict[str, float]:
+        """Return what was done: view-tokens, seconds of scoring, and positions that the cache knew."""
+        return {
+            "view_tokens": float(self.view_tokens_done),
+            "scoring_s": round(self.seconds, 3),
+            "cached_positions": float(self.cached_positions),
+        }
+
+    def answer(self, asks: Sequence[Ask], *, askers: Sequence[str] = ()) -> list[Scores]:
         """Return the scores of each ask, in order.
+
+        Args:
+            asks: what to score.
+            askers: who asks each, for the trace.
 
         Raises:
             BadInputError: an item holds nothing to score.
             CannotRunError: the model gave a number that is not finite, or ran out of memory on a single row.
         """
         table = [[rows_of(item, ask, self.backend.codec) for item in ask.items] for ask in asks]
-        chunks = list(_pack(self._missing(asks, table), self.batch_tokens))
-        if chunks:
-            self._planned += sum(c.view_tokens for c in chunks)
+        try:
             with self.opened() as source:
-                for chunk in chunks:
-                    self._run(chunk, source)
-        return [self._collect(ask, rows) for ask, rows in zip(asks, table, strict=True)]
+                self._recall(asks, table, askers)
+                self._work(source, self._missing(asks, table))
+            return [self._collect(ask, rows) for ask, rows in zip(asks, table, strict=True)]
+        finally:
+            self._results.forget()
 
     @contextmanager
     def opened(self) -> Iterator[Source]:
@@ -94,53 +116,111 @@ class Engine:
             self._source = self._source or open_source(self.backend)
             yield self._source
 
-    def _missing(self, asks: Sequence[Ask], table: list[list[tuple[Row, ...]]]) -> dict[_Key, _Need]:
-        needs: dict[_Key, _Need] = {}
+    def _recall(self, asks: Sequence[Ask], table: _Table, askers: Sequence[str]) -> None:
+        began = time.perf_counter()
+        rows = [[r for item in items for r in item] for items in table]
+        self._askers = defaultdict(dict)
+        for name, some in zip(askers, rows, strict=False):
+            for row in some:
+                self._askers[row.key][name] = None
+        wanted = ((r, a.views, a.reducers) for a, some in zip(asks, rows, strict=True) for r in some)
+        hit = self._results.recall(wanted, path=self.path)
+        self.cached_positions += hit
+        if hit and self._trace:
+            names = list(dict.fromkeys(askers))
+            self._trace.add(seconds=time.perf_counter() - began, path=CACHED, hit=hit, probes=names)
+
+    def _missing(self, asks: Sequence[Ask], table: _Table) -> dict[Key, Need]:
+        needs: dict[Key, Need] = {}
         for ask, items in zip(asks, table, strict=True):
             for row in (r for rows in items for r in rows):
+                anew = (row, BASE, BASE_LOGPROB) not in self._results
+                if anew:
+                    needs.setdefault(row.key, Need(row))
                 for view in ask.views:
-                    absent = [r for r in ask.reducers if (row.key, view, r) not in self._memory]
+                    absent = [r for r in ask.reducers if anew or (row, view, r) not in self._results]
                     if absent:
-                        need = needs.setdefault(row.key, _Need(row))
+                        need = needs.setdefault(row.key, Need(row))
                         need.views[view] = None
                         need.reducers.update(absent)
         return needs
 
-    def _run(self, chunk: _Chunk, source: Source) -> None:
-        width = max(len(r.ids) for r in chunk.rows)
-        ids = np.zeros((len(chunk.rows), width), dtype=np.int64)
-        for i, row in enumerate(chunk.rows):
+    def _work(self, source: Source, needs: dict[Key, Need]) -> None:
+        """Compute what is needed; where memory runs out, go on with half the tokens, keeping what is done."""
+        waiting = list(
+            pack(
+                needs.values(),
+                batch_tokens=self.batch_tokens,
+                views_per_pass=source.views_per_pass,
+                stacks=source.stacks,
+                shares=lambda: source.continues,
+            )
+        )
+        while waiting:
+            self._planned = self.view_tokens_done + sum(c.view_tokens for c in waiting)
+            chunk, *rest = waiting
+            if fits(partial(self._run, chunk, source)):
+                waiting = rest
+                continue
+            if not chunk.halves():
+                raise CannotRunError(
+                    f"out of memory on {chunk.width} tokens under {chunk.views[0] if chunk.views else 'the base'}",
+                    remedy="score shorter texts (max_tokens), or use --dtype bf16 or another device",
+                )
+            # What is as large as the chunk that failed would fail as well.
+            large = [c.view_tokens >= chunk.view_tokens for c in waiting]
+            waiting = [part for c, cut in zip(waiting, large, strict=True) for part in (cut and c.halves()) or (c,)]
+            self.batch_tokens = max(1, min(self.batch_tokens, chunk.view_tokens) // 2)
+
+    def _run(self, chunk: Chunk, source: Source) -> None:
+        began = time.perf_counter()
+        heads, rows = cut(chunk.rows, chunk.heads, n_views=1 + len(chunk.views), batch_tokens=self.batch_tokens)
+        ids = np.zeros((len(rows), max(len(r.ids) for r in rows)), dtype=np.int64)
+        for i, row in enumerate(rows):
             ids[i, : len(row.ids)] = row.ids
-        keep = np.concatenate([[(i, p) for p in range(r.first, len(r.ids))] for i, r in enumerate(chunk.rows)])
+        keep = np.concatenate([[(i, p) for p in range(r.first, len(r.ids))] for i, r in enumerate(rows)])
         target = torch.from_numpy(np.concatenate([r.targets for r in chunk.rows])).to(source.device)
         parts: dict[str, list[torch.Tensor]] = defaultdict(list)
-        with torch.inference_mode():
-            for block, logits in source.blocks(
-                torch.from_numpy(ids).to(source.device), torch.from_numpy(keep).to(source.device), chunk.views
-            ):
+        tokens, kept = torch.from_numpy(ids).to(source.device), torch.from_numpy(keep).to(source.device)
+        # A source that cannot go on from what rows share need not know of it.
+        shared = {} if heads is None else {"heads": heads}
+        # Closed on any exit: until then the model may be patched, and a traceback would keep it so.
+        with torch.inference_mode(), closing(source.blocks(tokens, kept, chunk.views, **shared)) as blocks:
+            for block, logits in blocks:
                 for name, value in reduce_block(logits[0], logits[1:], target[block], chunk.reducers).items():
                     parts[name].append(value.cpu())
-        self._keep(chunk, {name: torch.cat(values, dim=-1).numpy() for name, values in parts.items()})
-        self.view_tokens_done += chunk.view_tokens
-        self.progress.work(self.view_tokens_done, self._planned)
+        values = {name: torch.cat(parts_of, dim=-1).numpy() for name, parts_of in parts.items()}
+        self._results.keep(chunk.rows, chunk.views, values)
+        self._ran(chunk, time.perf_counter() - began)
 
-    def _keep(self, chunk: _Chunk, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        bounds = np.cumsum([0, *(r.n_scored for r in chunk.rows)])
-        for i, row in enumerate(chunk.rows):
-            part = slice(bounds[i], bounds[i + 1])
-            self._base[row.key] = values["base_logprob"][part]
-            for name in chunk.reducers:
-                for v, view in enumerate(chunk.views):
-                    self._memory[row.key, view, name] = values[name][v, part]
+    def _ran(self, chunk: Chunk, seconds: float) -> None:
+        n_views = 1 + len(chunk.views)
+        self.note(
+            seconds=seconds,
+            views=n_views,
+            rows=len(chunk.rows),
+            tokens=chunk.view_tokens,
+            scored=n_views * sum(r.n_scored for r in chunk.rows),
+            reducers=chunk.reducers,
+            probes=list(dict.fromkeys(name for r in chunk.rows for name in self._askers.get(r.key, ()))),
+        )
+
+    def note(self, *, seconds: float, tokens: int, **parts: object) -> None:
+        """Count work that was done on the model, here or with `opened`; `parts` are other fields of `TraceLine`."""
+        self.view_tokens_done += tokens
+        self.seconds += seconds
+        self.progress.work(self.view_tokens_done, max(self._planned, self.view_tokens_done))
+        if self._trace:
+            self._trace.add(seconds=seconds, tokens=tokens, path=self.path, **parts)
 
     def _collect(self, ask: Ask, items: list[tuple[Row, ...]]) -> Scores:
         rows = [r for item in items for r in item]
         sizes = [sum(r.n_scored for r in item) for item in items]
         offsets = np.cumsum([0, *sizes]).astype(np.int64)
-        base = np.concatenate([self._base[r.key] for r in rows]).astype(np.float64)
+        base = np.concatenate([self._results.get(r, BASE, BASE_LOGPROB) for r in rows]).astype(np.float64)
         values: dict[str, npt.NDArray[np.float64]] = {}
         for name in sorted(ask.reducers):
-            grid = [np.concatenate([self._memory[r.key, v, name] for r in rows]) for v in ask.views]
+            grid = [np.concatenate([self._results.get(r, v, name) for r in rows]) for v in ask.views]
             values[name] = np.asarray(grid, dtype=np.float64).reshape(len(ask.views), int(offsets[-1]))
             _require_finite(values[name], name, ask)
         return Scores(ask.items, ask.views, offsets, values, base)
@@ -154,29 +234,3 @@ def _require_finite(values: npt.NDArray[np.float64], name: str, ask: Ask) -> Non
             f"{name} is not finite in {int((~np.isfinite(values)).sum())} places, first under {view}",
             remedy="run `sway inspect`, or use --dtype fp32",
         )
-
-
-def _pack(needs: dict[_Key, _Need], batch_tokens: int) -> Iterator[_Chunk]:
-    """Group rows that need the same views, sort them by length and cut them to the token budget."""
-    groups: dict[tuple[tuple[View, ...], tuple[Reducer, ...]], list[Row]] = defaultdict(list)
-    for need in needs.values():
-        groups[tuple(need.views), tuple(sorted(need.reducers))].append(need.row)
-    for (views, reducers), rows in groups.items():
-        rows.sort(key=lambda r: (len(r.ids), r.key))
-        for part in _fit(rows, 1 + len(views), batch_tokens):
-            # A long row under many views may exceed the budget alone: then its views are split.
-            room = max(1, batch_tokens // (len(part) * len(part[-1].ids)) - 1)
-            step = len(views) if len(part) > 1 else room
-            for i in range(0, len(views), step):
-                yield _Chunk(part, views[i : i + step], reducers)
-
-
-def _fit(rows: list[Row], n_views: int, batch_tokens: int) -> Iterator[tuple[Row, ...]]:
-    part: list[Row] = []
-    for row in rows:  # rows come sorted, so the newest is the longest
-        if part and (len(part) + 1) * len(row.ids) * n_views > batch_tokens:
-            yield tuple(part)
-            part = []
-        part.append(row)
-    if part:
-        yield tuple(part)

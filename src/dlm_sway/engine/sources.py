@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,28 +14,53 @@ from torch import Tensor
 
 from dlm_sway.backends.base import BulkBackend, LogitBackend
 from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
-from dlm_sway.backends.hf_overlay import shown
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.views import BASE, View
+from dlm_sway.engine.factors import FactorStore
 from dlm_sway.engine.head import Head
-from dlm_sway.engine.stacked import FactorStore, stacked, supported
+from dlm_sway.engine.kv_cache import continues
+from dlm_sway.engine.shared import Heads, blocks
+from dlm_sway.engine.stacked import keeps_rows, stacked, supported
+from dlm_sway.engine.viewwise import ViewwiseSource
 
 FACTOR_BYTES = 192 * 2**20
+_SHARE = 8  # of the model's weights that factors may take where that is more
+
+Blocks: TypeAlias = Generator[tuple[slice, Tensor], None, None]
 
 
 class Source(Protocol):
-    """A model opened for bulk work."""
+    """A model opened for bulk work.
+
+    Attributes:
+        name: how the views are computed, for reports.
+        device: where tokens and logits are.
+        stacks: whether all views of a call are one pass, so that memory grows with their number.
+    """
 
     name: str
     device: torch.device
+    stacks: bool
 
-    def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View]) -> Iterator[tuple[slice, Tensor]]:
+    @property
+    def continues(self) -> bool:
+        """Whether rows can go on from what was read before them."""
+        ...
+
+    def views_per_pass(self, views: Sequence[View]) -> int:
+        """Return how many of `views` one call should have at most, at least 1."""
+        ...
+
+    def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View], heads: Heads | None = None) -> Blocks:
         """Yield `(block of keep, logits [1 + V, p, K])` of right-padded rows; index 0 is the base.
+
+        The model is not itself between the first block and the last: close the generator, also after an error.
 
         Args:
             ids: int64[N, L].
             keep: int64[P, 2], (row, position) of each wanted logit.
             views: the views besides the base.
+            heads: what stands before the rows, if they share it; only where the source `continues`.
         """
         ...
 
@@ -42,72 +69,57 @@ class StackedSource:
     """All views of a batch in one pass over the base weights."""
 
     name = "stacked"
+    stacks = True
 
     def __init__(self, backend: HuggingFaceDifferentialBackend) -> None:
         """Use the model that `backend` holds open."""
         self._backend = backend
         self.device = backend.device
-        self._head = Head(_causal(backend))
-        self._store = FactorStore(max_bytes=FACTOR_BYTES)
+        self.model: Any = backend.model.get_base_model()
+        self._head = Head(self.model)
+        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        self._store = FactorStore(max_bytes=max(FACTOR_BYTES, weights // _SHARE))
+
+    def views_per_pass(self, views: Sequence[View]) -> int:
+        """Return how many of `views` have factors that can be held at once."""
+        return self._store.views_per_pass(self._backend.sites.low_rank, views)
+
+    @cached_property
+    def continues(self) -> bool:
+        """Whether the model computes the same from a padded cache as from whole rows."""
+        return continues(self.model)
+
+    def showing(self, views: Sequence[View]) -> AbstractContextManager[None]:
+        """Let the model read view-major rows inside the block, row group v computing `views[v]`."""
+        return stacked(self._backend.sites, views, self._store)
 
     @torch.inference_mode()
-    def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View]) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View], heads: Heads | None = None) -> Blocks:
         """Yield logits of the base and `views`, block by block."""
         n_views = 1 + len(views)
         with stacked(self._backend.sites, (BASE, *views), self._store):
-            hidden = self._head.hidden(ids.repeat(n_views, 1))  # [V * N, L, d]
-            hidden = hidden.reshape(n_views, *ids.shape, -1)[:, keep[:, 0], keep[:, 1]]  # [V, P, d]
-            yield from self._head.blocks(hidden)
-
-
-class ViewwiseSource:
-    """One pass a view through PEFT, for adapters without a stacked form."""
-
-    name = "view by view"
-
-    def __init__(self, backend: HuggingFaceDifferentialBackend) -> None:
-        """Use the model that `backend` holds open."""
-        self._backend = backend
-        self.device = backend.device
-        self._head = Head(_causal(backend))
-        trained = {id(p) for s in (*backend.sites.low_rank,) for p in s.layer.parameters()}
-        trained |= {id(s.live) for s in backend.sites.dense}
-        self._head_is_shared = not any(id(p) in trained for p in self._head.project.parameters())
-
-    @torch.inference_mode()
-    def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View]) -> Iterator[tuple[slice, Tensor]]:
-        """Yield logits of the base and `views`, block by block."""
-        every = (BASE, *views)
-        hidden = torch.stack([self._hidden(ids, keep, v) for v in every])  # [V, P, d]
-        if self._head_is_shared:
-            yield from self._head.blocks(hidden)
-            return
-        step = max(1, 256 // len(every))
-        for begin in range(0, hidden.shape[1], step):
-            part = [self._logits(h[begin : begin + step], v) for h, v in zip(hidden, every, strict=True)]
-            yield slice(begin, begin + step), torch.stack(part)
-
-    def _hidden(self, ids: Tensor, keep: Tensor, view: View) -> Tensor:
-        with shown(self._backend.model, self._backend.sites, view):
-            return self._head.hidden(ids)[keep[:, 0], keep[:, 1]]
-
-    def _logits(self, hidden: Tensor, view: View) -> Tensor:
-        with shown(self._backend.model, self._backend.sites, view):
-            return self._head.logits(hidden)
+            yield from blocks(self._head, ids, keep, n_views=n_views, heads=heads)
 
 
 class ArraySource:
     """A backend that computes its logits itself, in numpy."""
 
     name = "backend"
+    stacks = False
+    continues = False
     device = torch.device("cpu")
 
     def __init__(self, backend: LogitBackend) -> None:
         """Ask `backend` one view at a time."""
         self._backend = backend
 
-    def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View]) -> Iterator[tuple[slice, Tensor]]:
+    def views_per_pass(self, views: Sequence[View]) -> int:
+        """Return all of them."""
+        return max(1, len(views))
+
+    def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View], heads: Heads | None = None) -> Blocks:
         """Yield logits of the base and `views` in one block."""
+        assert heads is None  # noqa: S101 (what is packed for a source that cannot go on shares nothing)
         rows: npt.NDArray[np.int64] = ids.numpy()
         parts = [self._backend.logits(rows, keep.numpy(), v) for v in (BASE, *views)]
         yield slice(0, len(keep)), torch.from_numpy(np.stack(parts))
@@ -120,13 +132,9 @@ def open_source(backend: BulkBackend) -> Source:
         CannotRunError: the backend cannot be driven in bulk.
     """
     if isinstance(backend, HuggingFaceDifferentialBackend):
-        return StackedSource(backend) if supported(backend.sites) else ViewwiseSource(backend)
+        model: Any = backend.model
+        fast = supported(backend.sites) and keeps_rows(model, backend.sites)
+        return StackedSource(backend) if fast else ViewwiseSource(backend)
     if isinstance(backend, LogitBackend):
         return ArraySource(backend)
     raise CannotRunError(f"{type(backend).__name__} gives no logits", remedy="use a backend of kind hf")
-
-
-def _causal(backend: HuggingFaceDifferentialBackend) -> Any:
-    """Return the causal LM inside the PEFT wrapper; prompt learning lives in the wrapper, so then keep it."""
-    peft = backend.model
-    return peft if peft.active_peft_config.is_prompt_learning else peft.get_base_model()

@@ -5,14 +5,16 @@ Every view reads the same tokens, so a batch of N rows becomes V * N rows. In ea
     y[v] = W x[v] + s lam[v] B_v A_v x[v]          (the first term is one GEMM for all views)
 
 The base is the view with lam 0, the fine-tune lam 1; rotation nulls share A and differ in B. Only the added term is
-ours, so the base weight may be quantised.
+ours, so the base weight may be quantised. DoRA scales each output of W + s lam B A to the length m; with n the row
+norms of that sum, which `factors` finds without forming it,
+
+    y[v] = W x[v] + (m_v/n_v - 1) W x[v] + (m_v/n_v) s lam[v] B_v A_v x[v]          (bias apart)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,80 +23,47 @@ from torch import Tensor
 
 from dlm_sway.backends.hf_sites import LowRankSite, Sites
 from dlm_sway.core.views import View
+from dlm_sway.engine.factors import Factors, FactorStore
 
-
-@dataclass(slots=True)
-class _Factors:
-    """The low-rank factors of one module for the views of a pass.
-
-    Attributes:
-        a_t: [d_in, r] when all views share A, else [V, d_in, r].
-        b_t: [V, r, d_out], s * lam[v] * B_v^T; zero for the base.
-    """
-
-    a_t: Tensor
-    b_t: Tensor
+_ROWS, _LENGTH = 3, 5  # of the probe batch; both prime, so that shapes cannot be mistaken for each other
 
 
 def supported(sites: Sites) -> bool:
     """Return whether every trained tensor has a stacked form."""
-    return (
-        bool(sites.low_rank)
-        and not sites.dense
-        and not sites.unruled
-        and all(s.form in ("linear", "embedding") and s.magnitude is None for s in sites.low_rank)
-    )
+    return bool(sites.low_rank) and not sites.dense and not sites.unruled and all(map(_has_form, sites.low_rank))
 
 
-class FactorStore:
-    """Null factors by (site, draw), made once: rotating 39 draws of 210 modules again for every pass would cost more
-    than the pass."""  # noqa: D205, D209 (one sentence)
-
-    def __init__(self, *, max_bytes: int) -> None:
-        """Keep at most `max_bytes` of factors; more are made again when needed."""
-        self._kept: dict[tuple[str, View], tuple[Tensor, Tensor]] = {}
-        self._room = max_bytes
-
-    def get(self, site: LowRankSite, view: View) -> tuple[Tensor, Tensor]:
-        """Return A [r, d_in] and B [d_out, r] of the view, scale not included."""
-        if view.kind == "adapter":
-            return site.a.detach(), site.b.detach()
-        key = (site.name, View(view.kind, 1.0, view.seed, view.draw, view.rank_scale, view.init_scale))
-        if (found := self._kept.get(key)) is not None:
-            return found
-        a, b = (torch.from_numpy(x).to(p) for x, p in zip(site.factors(view), (site.a, site.b), strict=True))
-        if view.kind in ("rotation", "sign_flip") and view.rank_scale == 1.0:
-            a = site.a.detach()  # shared by the null, so neither copied nor kept
-        size = b.numel() * b.element_size() + (0 if a.data_ptr() == site.a.data_ptr() else a.numel() * a.element_size())
-        if size <= self._room:
-            self._kept[key] = (a, b)
-            self._room -= size
-        return a, b
+def _has_form(site: LowRankSite) -> bool:
+    # DoRA needs the rows of W, which a quantised base does not have.
+    return site.form == "embedding" or (site.form == "linear" and (site.magnitude is None or not site.is_quantised))
 
 
-def stack_factors(site: LowRankSite, views: Sequence[View], store: FactorStore) -> _Factors:
-    """Return the factors of `views` (the base first) for one module, padded to the largest rank."""
-    pairs = [store.get(site, v) for v in views]
-    scales = [site.scaling * v.lam for v in views]
-    shared = all(a.data_ptr() == pairs[0][0].data_ptr() for a, _ in pairs)
-    rank = max(a.shape[0] for a, _ in pairs)
-    b_t = torch.zeros(len(views), rank, pairs[0][1].shape[0], dtype=site.b.dtype, device=site.b.device)
-    for v, ((_, b), scale) in enumerate(zip(pairs, scales, strict=True)):
-        b_t[v, : b.shape[1]] = b.T * scale
-    if shared:
-        return _Factors(site.a.detach().T, b_t)
-    a_t = torch.zeros(len(views), pairs[0][0].shape[1], rank, dtype=site.a.dtype, device=site.a.device)
-    for v, (a, _) in enumerate(pairs):
-        a_t[v, :, : a.shape[0]] = a.T
-    return _Factors(a_t, b_t)
+@torch.inference_mode()
+def keeps_rows(model: Any, sites: Sites) -> bool:
+    """Return whether each adapted module reads all tokens of a batch in the order of its rows.
+
+    Modules that read a routed part of the tokens, or time before rows, would mix up the views of a stack.
+    """
+    shapes: list[tuple[int, ...]] = []
+
+    def note(_: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        x = args[0] if args else next(iter(kwargs.values()))
+        shapes.append(tuple(x.shape if x.dtype == torch.int64 else x.shape[:-1]))
+
+    handles = [site.layer.register_forward_pre_hook(note, with_kwargs=True) for site in sites.low_rank]
+    try:
+        model(input_ids=torch.ones(_ROWS, _LENGTH, dtype=torch.int64, device=model.device), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return all(shape in ((_ROWS, _LENGTH), (_ROWS * _LENGTH,)) for shape in shapes)
 
 
 @contextmanager
 def stacked(sites: Sites, views: Sequence[View], store: FactorStore) -> Iterator[None]:
     """Let the model read view-major batches [V * N, L] inside the block, row group v computing `views[v]`."""
     with ExitStack() as stack:
-        for site in sites.low_rank:
-            factors = stack_factors(site, views, store)
+        for site, factors in zip(sites.low_rank, store.stack(sites.low_rank, views), strict=True):
             forward = _embedding_forward if site.form == "embedding" else _linear_forward
             stack.enter_context(_patched(site.layer, forward(site.layer, factors)))
         yield
@@ -102,28 +71,36 @@ def stacked(sites: Sites, views: Sequence[View], store: FactorStore) -> Iterator
 
 @contextmanager
 def _patched(layer: Any, forward: Callable[..., Tensor]) -> Iterator[None]:
+    before = vars(layer).get("forward")  # accelerate puts one there too
     layer.forward = forward  # an instance attribute shadows the class's method
     try:
         yield
     finally:
-        del layer.forward
+        if before is None:
+            del layer.forward
+        else:
+            layer.forward = before
 
 
-def _linear_forward(layer: Any, f: _Factors) -> Callable[..., Tensor]:
+def _linear_forward(layer: Any, f: Factors) -> Callable[..., Tensor]:
     base = layer.base_layer
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         y: Tensor = base(x, *args, **kwargs)  # [V * N, ..., d_out]
         xs = x.reshape(f.b_t.shape[0], -1, x.shape[-1]).to(f.b_t.dtype)  # [V, n, d_in]
         h = xs @ f.a_t  # [V, n, r]
-        return _add(y, h, f.b_t)
+        if f.growth is None:
+            return _add(y, h, f.b_t)
+        flat = y.reshape(*xs.shape[:2], -1)  # [V, n, d_out]
+        plain = flat if getattr(base, "bias", None) is None else flat - base.bias
+        return _add((flat + f.growth * plain).reshape(y.shape), h, f.b_t).to(y.dtype)
 
     return forward
 
 
-def _embedding_forward(layer: Any, f: _Factors) -> Callable[..., Tensor]:
+def _embedding_forward(layer: Any, f: Factors) -> Callable[..., Tensor]:
     base = layer.base_layer
-    scale = getattr(base, "embed_scale", None)  # Gemma multiplies embeddings by sqrt(d)
+    scale = layer._get_embed_scale()  # noqa: SLF001 (Gemma multiplies embeddings by sqrt(d); PEFT's own reading of it)
 
     def forward(ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         y: Tensor = base(ids, *args, **kwargs)  # [V * N, L, d]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -160,6 +161,8 @@ class RunContext:
         format: how prompts are rendered.
         batch_tokens: view-tokens a chunk, or None for the engine's own.
         progress: who listens.
+        cache: folder where results outlive the run, or None.
+        trace: file that gets a line a chunk, or None.
     """
 
     backend: Any
@@ -169,6 +172,8 @@ class RunContext:
     format: Format = "auto"
     batch_tokens: int | None = None
     progress: Progress = field(default_factory=Silent)
+    cache: Path | None = None
+    trace: Path | None = None
 
 
 def build_probe(raw: Mapping[str, Any]) -> tuple[Probe[Any], ProbeSpec]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,17 @@ def null_evidence(test: NullTest, p_adjusted: float) -> dict[str, Any]:
         "p_adjusted": p_adjusted,
         "z_extrapolated": found.z,
     }
+
+
+def standing(null: Mapping[str, Any]) -> str:
+    """Return where the adapter stands among its nulls, and at what p where the suite's other questions count too."""
+    place = f"rank {null['rank']} of {null['n_draws'] + 1}"
+    return place if null["p_adjusted"] <= null["p"] else f"{place}, p {null['p_adjusted']:.3g} over all questions"
+
+
+def too_few_draws(n_draws: int, needed: int, alpha: float) -> str:
+    """Return what to say when no rank among this many draws can be significant."""
+    return f"{n_draws} draws cannot reach p <= {alpha}; use --draws {needed} or more"
 
 
 def extremes(

@@ -8,31 +8,35 @@ import numpy as np
 
 from dlm_sway.data.control import control_passages
 from dlm_sway.engine.ask import TextItem
+from dlm_sway.probes.form import nearest
 
-_NATURAL = ("prose", "news", "encyclopaedic", "dialogue", "howto")
 _MOST = 48
+_FEWEST = 24
 
 
 def matched_controls(items: Sequence[TextItem], *, rng: np.random.Generator) -> tuple[TextItem, ...]:
-    """Return control items of the items' form: the same lengths of prompt and completion, other content.
+    """Return control items of the items' form and other content, at most one a passage of the shipped corpus.
 
-    Passages of the shipped corpus are cut, at word boundaries, to the lengths (in characters) of items drawn at
-    random, so that position in the text, which drives log-prob per token, is matched.
+    Each item drawn at random gets the passage nearest to it in form (`form.features`) among those still free. Passages
+    are cut, at word boundaries, to the item's lengths of prompt and completion in characters: position in the text
+    drives log-prob per token. No model is needed, so the match cannot lean on a score.
     """
-    passages = [p for p in control_passages() if p.register in _NATURAL]
-    count = min(_MOST, max(len(items), 24), len(passages))
-    model = rng.choice(len(items), size=count, replace=count > len(items))
-    chosen = rng.permutation(len(passages))[:count]
+    passages = control_passages()
+    count = min(_MOST, max(len(items), _FEWEST), len(passages))
+    drawn = rng.choice(len(items), size=count, replace=count > len(items))
+    wanted = [items[i].prompt + items[i].completion for i in drawn]
+    chosen = nearest(wanted, [p.text for p in passages], rng=rng)
     return tuple(
-        _cut(passages[c].text, items[m], passages[c].id, passages[c].register)
-        for c, m in zip(chosen, model, strict=True)
+        _cut(passages[c].text, items[i], passages[c].id, passages[c].register)
+        for c, i in zip(chosen, drawn, strict=True)
     )
 
 
 def _cut(text: str, like: TextItem, name: str, register: str) -> TextItem:
-    split = _boundary(text, len(like.prompt)) if like.prompt else 0
+    # A prompt longer than the passage must leave something to score.
+    split = _boundary(text, min(len(like.prompt), len(text) // 2)) if like.prompt else 0
     end = _boundary(text, split + max(40, len(like.completion)))
-    return TextItem(text[:split], text[split:end] or text[split:], name, name, register)
+    return TextItem(text[:split], text[split:end], name, name, register)
 
 
 def _boundary(text: str, at: int) -> int:

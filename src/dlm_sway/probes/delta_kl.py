@@ -10,11 +10,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
-from dlm_sway.core.views import FINETUNED
+from dlm_sway.core.views import FINETUNED, View
 from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
-from dlm_sway.probes.claims import estimate_evidence, extremes, interval_of, null_evidence
+from dlm_sway.probes.claims import estimate_evidence, extremes, interval_of, null_evidence, standing, too_few_draws
 from dlm_sway.probes.inputs import Items, clusters, subset
 from dlm_sway.stats.paired import Estimate, gain
 from dlm_sway.stats.power import draws_needed
@@ -63,8 +63,8 @@ class DeltaKL(Probe[DeltaKLSpec]):
 
     def plan(self, spec: DeltaKLSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
         """Round 1: effect at scale 1, and a pilot of all draws. Round 2: all draws at lam*."""
-        items = _items(spec)
         if not seen:
+            items = _items(spec)
             plain = _ask(spec, env, items, (FINETUNED,), cut=None)
             if env.null_refusal:
                 return (plain,)
@@ -72,8 +72,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
             return plain, _ask(spec, env, some, env.adapter_and_nulls(PILOT_LAM), cut=CUT)
         if len(seen) > 1 or env.null_refusal:
             return ()
-        some = subset(items, tokens=spec.null_tokens, cut=CUT, rng=env.rng(spec.name, "nulls"))
-        return (_ask(spec, env, some, env.adapter_and_nulls(lam_star(seen[0][1])), cut=CUT),)
+        return (null_ask(spec, env, env.adapter_and_nulls(lam_star(seen[0][1]))),)
 
     def measure(self, spec: DeltaKLSpec, env: Env, seen: Seen) -> Found:
         """Effect and interval at scale 1, and the test at lam*."""
@@ -104,7 +103,8 @@ class DeltaKL(Probe[DeltaKLSpec]):
             evidence={
                 **evidence,
                 "divergence": spec.divergence,
-                "effect_at_1": estimate_evidence(effect),
+                # Items are weighted equally, so the estimate itself counts a token an item.
+                "effect_at_1": estimate_evidence(effect) | {"n_tokens": int(plain.tokens.sum())},
                 "numeric_floor": env.floor,
                 "items": extremes(plain.items, plain.item_sums(spec.divergence)[0], plain.tokens),
                 "dropped": [],
@@ -133,6 +133,12 @@ class DeltaKL(Probe[DeltaKLSpec]):
             message=message,
         )
         return claim, evidence
+
+
+def null_ask(spec: DeltaKLSpec, env: Env, views: tuple[View, ...]) -> Ask:
+    """Return what nulls are asked: the part of the texts that each of them sees."""
+    some = subset(_items(spec), tokens=spec.null_tokens, cut=CUT, rng=env.rng(spec.name, "nulls"))
+    return _ask(spec, env, some, views, cut=CUT)
 
 
 def item_means(scores: Scores, divergence: Reducer) -> npt.NDArray[np.float64]:
@@ -165,7 +171,7 @@ def _items(spec: DeltaKLSpec) -> tuple[TextItem, ...]:
     return spec.prompts or tuple(TextItem("", p, str(i), f"prompt {i + 1}") for i, p in enumerate(GENERAL_PROMPTS))
 
 
-def _ask(spec: DeltaKLSpec, env: Env, items: tuple[TextItem, ...], views: Any, *, cut: int | None) -> Ask:
+def _ask(spec: DeltaKLSpec, env: Env, items: tuple[TextItem, ...], views: tuple[View, ...], *, cut: int | None) -> Ask:
     reducers: frozenset[Reducer] = frozenset({"kl", spec.divergence})
     position: Literal["last", "completion"] = "last" if spec.position == "last" else "completion"
     return Ask(items, views, reducers, position, env.format, max_tokens=cut)
@@ -188,12 +194,17 @@ def _applied(effect: Estimate, floor: float) -> Question:
 
 
 def _verdict(evidence: Mapping[str, Any], spec: DeltaKLSpec, env: Env, applied: Question) -> tuple[Verdict, str]:
-    p, rank, m, ratio = evidence["p_adjusted"], evidence["rank"], evidence["n_draws"], evidence["ratio"]
+    p, m, ratio = evidence["p_adjusted"], evidence["n_draws"], evidence["ratio"]
     if applied.verdict is not Verdict.PASS:
         return Verdict.FAIL, "nothing was learned: the adapter has no measurable effect"
     if (needed := draws_needed(env.alpha, family=1)) > m:
-        return Verdict.INCONCLUSIVE, f"{m} draws cannot reach p <= {env.alpha}; use --draws {needed} or more"
-    place = f"rank {rank} of {m + 1}, {ratio:.2f}x the median unstructured change of the same size"
+        return Verdict.INCONCLUSIVE, too_few_draws(m, needed, env.alpha)
+    if ratio is None:
+        return (
+            Verdict.INCONCLUSIVE,
+            "what the nulls see of the texts shows no change at all; give other --data",
+        )
+    place = f"{standing(evidence)}, {ratio:.2f}x the median unstructured change of the same size"
     if p > env.alpha:
         return Verdict.FAIL, f"indistinguishable from random directions of the same size ({place}); was it trained?"
     if ratio < spec.min_ratio:

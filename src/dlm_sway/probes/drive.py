@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 from dlm_sway.core.errors import SwayError
 from dlm_sway.core.result import ProbeResult, Verdict
 from dlm_sway.engine.ask import Ask
+from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.floor import Floor, measure_floor
 from dlm_sway.engine.run import Engine
+from dlm_sway.engine.trace import TraceWriter
 from dlm_sway.probes.base import Env, Found, Pairs, Probe, ProbeSpec, RunContext, Seen
 from dlm_sway.stats.multiplicity import max_t
 
@@ -51,9 +54,21 @@ def drive(pairs: Pairs, ctx: RunContext) -> Driven:
     """Run probes together.
 
     All asks of a round ride the same passes, and the draws of the null are shared, so that maxT sees how the tests
-    depend on each other. A probe that fails becomes an ERROR result, and the others go on.
+    depend on each other. A probe that fails becomes an ERROR result, and the others go on. Ctrl-C passes with a note
+    that says what is kept.
     """
-    engine = Engine(ctx.backend, batch_tokens=ctx.batch_tokens, progress=ctx.progress)
+    with ExitStack() as stack:
+        store = stack.enter_context(DiskStore(ctx.cache)) if ctx.cache else None
+        trace = stack.enter_context(TraceWriter(ctx.trace)) if ctx.trace else None
+        engine = Engine(ctx.backend, batch_tokens=ctx.batch_tokens, progress=ctx.progress, store=store, trace=trace)
+        try:
+            return _driven(pairs, ctx, engine)
+        except KeyboardInterrupt as stop:
+            stop.add_note(engine.kept)
+            raise
+
+
+def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
     ctx.progress.phase("measuring the numeric noise floor")
     floor = measure_floor(engine)
     env = Env(
@@ -97,7 +112,7 @@ def _round(states: Sequence[_State], engine: Engine) -> bool:
 def _answer(plans: list[tuple[_State, tuple[Ask, ...]]], engine: Engine) -> None:
     began = time.perf_counter()
     try:
-        scores = iter(engine.answer([ask for _, asks in plans for ask in asks]))
+        scores = iter(engine.answer([ask for _, asks in plans for ask in asks], askers=_askers(plans)))
         for state, asks in plans:
             state.seen = (*state.seen, tuple(next(scores) for _ in asks))
     except SwayError as e:
@@ -110,6 +125,10 @@ def _answer(plans: list[tuple[_State, tuple[Ask, ...]]], engine: Engine) -> None
         return
     for state, _ in plans:
         state.seconds += (time.perf_counter() - began) / len(plans)
+
+
+def _askers(plans: list[tuple[_State, tuple[Ask, ...]]]) -> list[str]:
+    return [state.spec.name for state, asks in plans for _ in asks]
 
 
 def _measure(state: _State) -> None:

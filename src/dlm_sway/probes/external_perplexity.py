@@ -22,6 +22,7 @@ from dlm_sway.stats.ranks import rank_test
 from dlm_sway.stats.sequential import pocock_critical, small_sample
 
 LOOKS = (32, 64, 128)  # passages; the whole corpus is always the last look
+LAST_EARLY = 0.8  # share of the corpus beyond which there is no look but the last
 CUT = 128
 NULL_CUT = 24
 _GAIN: frozenset[Reducer] = frozenset({"gain"})
@@ -119,7 +120,8 @@ def _passages(spec: ExternalPerplexitySpec) -> tuple[TextItem, ...]:
 
 def _looks(spec: ExternalPerplexitySpec) -> tuple[int, ...]:
     n = len(_passages(spec))
-    return (*(k for k in LOOKS if k < n), n)
+    # A look just before the last one would cost level and tell nothing.
+    return (*(k for k in LOOKS if k <= LAST_EARLY * n), n)
 
 
 def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiority:
@@ -150,10 +152,12 @@ def _by_register(read: _Read, spec: ExternalPerplexitySpec, env: Env) -> list[di
     rows: list[dict[str, Any]] = []
     for name in alone:
         mask = names == name
-        df = int(mask.sum()) - 1
+        owners = [c for c, own in zip(clusters(read.items), mask, strict=True) if own]
+        df = len(set(owners)) - 1
         found = non_inferiority(
             read.loss[mask],
             read.tokens[mask],
+            owners,
             margin=spec.margin,
             alpha=level,
             critical=float(special.stdtrit(df, 1 - level)) if df else None,
@@ -173,11 +177,12 @@ def _claim(overall: NonInferiority, worst: list[dict[str, Any]], read: _Read) ->
     verdict, tail = Verdict.PASS, f"surely under the margin (bound {high:+.3f})" if high is not None else ""
     if overall.decision == "outside":
         verdict, tail = Verdict.FAIL, f"surely over the margin of {overall.margin} (at least {low:+.3f})"
+    elif harmed:
+        # Certain harm to one register is harm, whether or not the average over all of them is decided.
+        verdict, tail = Verdict.FAIL, f"surely over the margin of {overall.margin} on: {', '.join(harmed)}"
     elif overall.decision == "undecided":
         need = f"; about {overall.n_to_decide} passages would decide" if overall.n_to_decide else ""
         verdict, tail = Verdict.INCONCLUSIVE, f"neither under nor over the margin of {overall.margin}{need}"
-    elif harmed:
-        verdict, tail = Verdict.FAIL, f"harmless overall, but surely over the margin on: {', '.join(harmed)}"
     return Question(
         verdict=verdict,
         effect=overall.estimate,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Category, ProbeResult, Verdict
 from dlm_sway.core.views import View, rotations
 from dlm_sway.data.prompts import SHORT_PROMPTS
-from dlm_sway.engine.ask import Ask, TextItem
+from dlm_sway.engine.ask import Ask, Scores
+from dlm_sway.probes import delta_kl, target_gain
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register
-from dlm_sway.probes.delta_kl import DeltaKL, DeltaKLSpec, statistic
-from dlm_sway.probes.inputs import subset
-from dlm_sway.probes.target_gain import TargetGainSpec
-
-CUT = 32
 
 
 class NullAdapterSpec(ProbeSpec):
@@ -43,6 +41,8 @@ class NullAdapterSpec(ProbeSpec):
     def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value or any(not (np.isfinite(m) and m > 0) for m in value):
             raise ValueError("rank multipliers must be positive and finite")
+        if len({_key(m) for m in value}) < len(value):
+            raise ValueError("rank multipliers must differ in their first two decimals, which name them")
         return value
 
 
@@ -64,20 +64,17 @@ class NullAdapter(Probe[NullAdapterSpec]):
         """One round: every kind's inputs under all nulls of all multipliers."""
         if seen or env.null_refusal:
             return ()
-        return tuple(
-            _ask(kind, source, env, _views(spec, env)) for kind, source in _sources(spec, env).items() if source
-        )
+        views = _views(spec, env)
+        return tuple(_KINDS[kind].ask(source, env, views) for kind, source in _calibrated(spec, env).items())
 
     def measure(self, spec: NullAdapterSpec, env: Env, seen: Seen) -> Found:
         """Null values by kind, one row a multiplier."""
-        kinds = [kind for kind, source in _sources(spec, env).items() if source]
-        answers = seen[0] if seen else ()
         shape = (len(spec.rank_multipliers), spec.runs)
-        values = (
-            {kind: _STATISTICS[kind](scores).reshape(shape) for kind, scores in zip(kinds, answers, strict=True)}
-            if answers
-            else {}
-        )
+        calibrated = _calibrated(spec, env) if seen else {}
+        values = {
+            kind: _KINDS[kind].statistic(source, scores).reshape(shape)
+            for (kind, source), scores in zip(calibrated.items(), seen[0] if seen else (), strict=True)
+        }
         return Found(data={"values": values})
 
     def judge(self, spec: NullAdapterSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
@@ -85,14 +82,14 @@ class NullAdapter(Probe[NullAdapterSpec]):
         del p  # a baseline makes no claim of its own
         values: dict[str, Any] = found.data["values"]
         by_rank = {
-            f"rank_{m:.2f}": {kind: _stats(grid[i]) for kind, grid in values.items()}
+            _key(m): {kind: _stats(grid[i]) for kind, grid in values.items()}
             for i, m in enumerate(spec.rank_multipliers)
         }
         missing = [kind for kind in _sources(spec, env) if kind not in values]
         evidence = {
             "null": "rotation (N1)",
             "null_stats_by_rank": by_rank,
-            "null_stats": by_rank.get("rank_1.00", {}),
+            "null_stats": by_rank.get(_key(1.0), {}),
             "uncalibrated": missing,
         }
         verdict, message = Verdict.PASS, f"calibrated {', '.join(values)} with {spec.runs} draws a rank"
@@ -105,41 +102,47 @@ class NullAdapter(Probe[NullAdapterSpec]):
         return ProbeResult(name=spec.name, kind=spec.kind, verdict=verdict, message=message, evidence=evidence)
 
 
-_STATISTICS: dict[str, Any] = {
-    "delta_kl": lambda scores: statistic(scores, "kl"),
-    "target_gain": lambda scores: scores.per_token("gain"),
-}
-_DEFAULTS: dict[str, ProbeSpec | None] = {
-    "delta_kl": DeltaKLSpec(name="delta_kl", prompts=SHORT_PROMPTS),
-    "target_gain": None,
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How the statistic of one kind of probe is made from nulls: on its own spec and inputs, as the probe makes it."""
+
+    ask: Callable[[Any, Env, tuple[View, ...]], Ask]
+    statistic: Callable[[Any, Scores], npt.NDArray[np.float64]]
+    default: ProbeSpec | None = None
+
+
+_KINDS: dict[str, _Kind] = {
+    "delta_kl": _Kind(
+        delta_kl.null_ask,
+        lambda spec, scores: delta_kl.statistic(scores, spec.divergence),
+        delta_kl.DeltaKLSpec(name="delta_kl", prompts=SHORT_PROMPTS),
+    ),
+    "target_gain": _Kind(target_gain.null_ask, lambda _, scores: scores.per_token("gain")),
 }
 
 
 def _sources(spec: NullAdapterSpec, env: Env) -> dict[str, ProbeSpec | None]:
     """Return the spec that each kind to calibrate takes its inputs from; None when it has none."""
-    later = {s.kind: s for _, s in env.later if s.kind in _STATISTICS}
+    later = {s.kind: s for _, s in reversed(env.later) if s.kind in _KINDS}  # the first of a kind stands for it
     for kind in spec.calibrate_kinds:
-        if kind not in _STATISTICS:
+        if kind not in _KINDS:
             raise BadInputError(
-                f"kind {kind!r} has no null", where=f"probe {spec.name!r}", remedy=f"use {', '.join(_STATISTICS)}"
+                f"kind {kind!r} has no null", where=f"probe {spec.name!r}", remedy=f"use {', '.join(_KINDS)}"
             )
-    return {kind: later.get(kind, _DEFAULTS[kind]) for kind in spec.calibrate_kinds or later}
+    wanted = spec.calibrate_kinds or sorted(later)
+    return {kind: later.get(kind, _KINDS[kind].default) for kind in wanted}
+
+
+def _calibrated(spec: NullAdapterSpec, env: Env) -> dict[str, ProbeSpec]:
+    return {kind: source for kind, source in _sources(spec, env).items() if source is not None}
 
 
 def _views(spec: NullAdapterSpec, env: Env) -> tuple[View, ...]:
     return tuple(v for m in spec.rank_multipliers for v in rotations(seed=env.seed, n_draws=spec.runs, rank_scale=m))
 
 
-def _ask(kind: str, source: ProbeSpec, env: Env, views: tuple[View, ...]) -> Ask:
-    items: tuple[TextItem, ...] = ()
-    tokens = 256
-    if isinstance(source, DeltaKLSpec):
-        items, tokens = source.prompts, source.null_tokens
-    elif isinstance(source, TargetGainSpec):
-        items, tokens = source.items, source.null_tokens
-    some = subset(items, tokens=tokens, cut=CUT, rng=env.rng(source.name, "nulls"))
-    reducer: Literal["kl", "gain"] = "kl" if kind == DeltaKL.kind else "gain"
-    return Ask(some, views, frozenset({reducer}), format=env.format, max_tokens=CUT)
+def _key(multiplier: float) -> str:
+    return f"rank_{multiplier:.2f}"
 
 
 def _stats(values: Any) -> dict[str, float]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
-from dlm_sway.core.views import FINETUNED
+from dlm_sway.core.views import FINETUNED, View
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.claims import (
@@ -20,11 +21,14 @@ from dlm_sway.probes.claims import (
     interval_of,
     null_evidence,
     power_line,
+    standing,
+    too_few_draws,
 )
 from dlm_sway.probes.controls import matched_controls
 from dlm_sway.probes.inputs import Items, clusters, subset
 from dlm_sway.stats.paired import Estimate, gain, gain_difference
-from dlm_sway.stats.power import clusters_needed
+from dlm_sway.stats.power import clusters_needed, draws_needed
+from dlm_sway.stats.standardise import ExpectedGain, expected_gain
 
 CUT = 32
 FEWEST = 5  # an exact sign-flip test of fewer clusters cannot reach 5 %
@@ -67,6 +71,8 @@ class TargetGain(Probe[TargetGainSpec]):
     Asks: is your text more probable after the fine-tune, more so than other text of the same form?
     Null: rotation (N1) at scale 1 for the direction; resampling of items (by cluster) for the interval.
     Statistic: gain in log-prob per token, sum(l_ft - l_base) / sum(tokens), on target, held-out and control texts.
+        The difference to the controls is taken at equal difficulty: any change moves tokens that the base finds
+        improbable more, so the controls' gain is regressed on the base's log-prob (analysis of covariance).
     Passes when: the gain and its difference to the controls are both >= 0.05 nat/token with lower bounds > 0, and the
         gain exceeds every share of nulls that maxT asks for. `generalises`: the same on held-out text.
     Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 200 tokens a set.
@@ -83,9 +89,7 @@ class TargetGain(Probe[TargetGainSpec]):
         asks = [Ask(items, real, _GAIN, format=env.format) for items in _sets(spec, env).values()]
         if not env.null_refusal:
             views = env.adapter_and_nulls()
-            for name, items in _null_sets(spec).items():
-                some = subset(items, tokens=spec.null_tokens, cut=CUT, rng=env.rng(spec.name, "nulls", name))
-                asks.append(Ask(some, views, _GAIN, format=env.format, max_tokens=CUT))
+            asks += [null_ask(spec, env, views, name) for name in _null_sets(spec)]
         return tuple(asks)
 
     def measure(self, spec: TargetGainSpec, env: Env, seen: Seen) -> Found:
@@ -120,6 +124,10 @@ class TargetGain(Probe[TargetGainSpec]):
         return result_of(spec, claims, headline="on_target", score=_score(claims), evidence=evidence)
 
 
+_LEARNED = {
+    "on_target": "what the fine-tune learned is in this text",
+    "generalises": "what it learned carries over to text it has not seen",
+}
 _SET_OF = {"on_target": "target", "generalises": "held_out"}
 
 
@@ -134,8 +142,22 @@ def _null_sets(spec: TargetGainSpec) -> dict[str, tuple[TextItem, ...]]:
     return {"on_target": spec.items, **held_out}
 
 
+def null_ask(spec: TargetGainSpec, env: Env, views: tuple[View, ...], name: str = "on_target") -> Ask:
+    """Return what nulls are asked about one set of texts: the part of it that each of them sees."""
+    items = _null_sets(spec)[name]
+    some = subset(items, tokens=spec.null_tokens, cut=CUT, rng=env.rng(spec.name, "nulls", name))
+    return Ask(some, views, _GAIN, format=env.format, max_tokens=CUT)
+
+
 def _gain(scores: Scores, env: Env, *words: str) -> Estimate:
     return gain(scores.item_sums("gain")[0], scores.tokens, clusters(scores.items), rng=env.rng(*words))
+
+
+def _excess(scores: Scores, expected: ExpectedGain) -> npt.NDArray[np.float64]:
+    """Return by how much each item gained more than control tokens of the same difficulty, nats, float64[n_items]."""
+    beyond = scores.values["gain"][0] - expected.at(scores.base_logprob)
+    sums: npt.NDArray[np.float64] = np.add.reduceat(beyond, scores.offsets[:-1])
+    return sums
 
 
 class _Part:
@@ -144,11 +166,12 @@ class _Part:
     def __init__(self, spec: TargetGainSpec, env: Env, name: str, scores: Scores, control: Scores) -> None:
         self.spec, self.env, self.name, self.scores = spec, env, name, scores
         self.gain = _gain(scores, env, spec.name, name)
+        expected = expected_gain(control.base_logprob, control.values["gain"][0])
         self.contrast = gain_difference(
-            scores.item_sums("gain")[0],
+            _excess(scores, expected),
             scores.tokens,
             clusters(scores.items),
-            control.item_sums("gain")[0],
+            _excess(control, expected),
             control.tokens,
             clusters(control.items),
             rng=env.rng(spec.name, name, "contrast"),
@@ -163,9 +186,9 @@ class _Part:
             effect=g.estimate,
             unit="nat/token",
             interval=interval_of(g),
-            p=None if null is None else null["p_adjusted"],
+            p=g.p if null is None else null["p_adjusted"],
             null=self.env.null_name if null else "sign flip of paired gains (N5)",
-            message=f"gain {g.estimate:+.3f} nat/token, {self.contrast.estimate:+.3f} against control text: {why}",
+            message=f"gain {g.estimate:+.3f} nat/token, {self.contrast.estimate:+.3f} beyond text as hard: {why}",
         )
 
     def evidence(self) -> dict[str, Any]:
@@ -180,21 +203,24 @@ class _Part:
         }
 
     def _verdict(self, null: Mapping[str, Any] | None) -> tuple[Verdict, str]:
-        minimum, g, c = self.spec.min_gain, self.gain, self.contrast
+        minimum, g, alpha = self.spec.min_gain, self.gain, self.env.alpha
+        by_gain, by_contrast = at_least(g, minimum), at_least(self.contrast, minimum)
+        draws, needed = (null or {}).get("n_draws", 0), draws_needed(alpha, family=1)
+        verdict, why = Verdict.PASS, _LEARNED[self.name]
         if g.n_clusters < FEWEST:
-            return Verdict.INCONCLUSIVE, f"{_count(g.n_clusters)} cannot decide; give at least {FEWEST}, better 30"
-        by_gain, by_contrast = at_least(g, minimum), at_least(c, minimum)
-        if by_gain is Verdict.FAIL:
-            return Verdict.FAIL, f"under the minimum of {minimum} nat/token"
-        if by_contrast is Verdict.FAIL:
-            return Verdict.FAIL, f"no better than on other text of the same form (minimum {minimum} nat/token more)"
-        if null is not None and null["p_adjusted"] > self.env.alpha and g.estimate >= minimum:
-            return Verdict.FAIL, f"random directions do as well (rank {null['rank']} of {null['n_draws'] + 1})"
-        if Verdict.INCONCLUSIVE in (by_gain, by_contrast):
-            return Verdict.INCONCLUSIVE, self._more_data()
-        return Verdict.PASS, "what the fine-tune learned is in this text" if self.name == "on_target" else (
-            "what it learned carries over to text it has not seen"
-        )
+            verdict = Verdict.INCONCLUSIVE
+            why = f"{_count(g.n_clusters)} cannot decide; give at least {FEWEST}, better 30"
+        elif by_gain is Verdict.FAIL:
+            verdict, why = Verdict.FAIL, f"under the minimum of {minimum} nat/token"
+        elif by_contrast is Verdict.FAIL:
+            verdict, why = Verdict.FAIL, f"not {minimum} nat/token better than other text of the same form"
+        elif null is not None and draws < needed:
+            verdict, why = Verdict.INCONCLUSIVE, too_few_draws(draws, needed, alpha)
+        elif null is not None and null["p_adjusted"] > alpha and g.estimate >= minimum:
+            verdict, why = Verdict.FAIL, f"random directions do as well ({standing(null)})"
+        elif Verdict.INCONCLUSIVE in (by_gain, by_contrast):
+            verdict, why = Verdict.INCONCLUSIVE, self._more_data()
+        return verdict, why
 
     def _more_data(self) -> str:
         # The contrast is judged with the gain; the one that is less certain says how much more is needed.

@@ -13,6 +13,7 @@ from dlm_sway.report.layout import print_trimmed
 from dlm_sway.report.marks import mark
 from dlm_sway.report.model import Row, headline, next_steps, rows
 from dlm_sway.report.text import clean
+from dlm_sway.report.work import work_line
 from dlm_sway.suite.result import CheckResult
 
 _COLUMNS_FROM: Final = 140  # every part in a column of its own, and forty characters left for the words
@@ -36,6 +37,9 @@ def print_check(result: CheckResult, console: Console) -> None:
         console.print()
         console.print(Text("Next", style="bold"))
         print_trimmed(_numbered(steps), console, indent=_INDENT)
+    if line := work_line(result):
+        console.print()
+        console.print(Text(line, style="dim"), soft_wrap=True)
 
 
 def print_headline(result: CheckResult, console: Console, *, name: str = "") -> None:

@@ -9,6 +9,10 @@ from dlm_sway.core.result import Question, Verdict
 
 _ADVICE: dict[tuple[str, Verdict], str] = {
     ("sound", Verdict.FAIL): "Mend the adapter file first: sway inspect {adapter} --base {base} lists every fault.",
+    (
+        "sound",
+        Verdict.INCONCLUSIVE,
+    ): "The adapter's file could not be checked against the base: name a base whose safetensors are on this machine.",
     ("sound", Verdict.WARN): "Look at the warnings: sway inspect {adapter} --base {base}",
     (
         "applied",

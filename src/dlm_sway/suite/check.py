@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from dlm_sway.adapters.checks import inspect_adapter
 from dlm_sway.adapters.inspection import Inspection
+from dlm_sway.backends.registry import open_backend
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.progress import Progress, Silent
-from dlm_sway.core.result import ProbeResult, Question, Verdict, worst
-from dlm_sway.data.readers import DataItem, read_items
-from dlm_sway.engine.ask import TextItem
-from dlm_sway.probes.base import Pairs, RunContext
-from dlm_sway.probes.delta_kl import DeltaKL, DeltaKLSpec
-from dlm_sway.probes.drive import Driven, drive
-from dlm_sway.probes.external_perplexity import ExternalPerplexity, ExternalPerplexitySpec
-from dlm_sway.probes.target_gain import TargetGain, TargetGainSpec
+from dlm_sway.core.result import worst
 from dlm_sway.suite.advice import next_steps
+from dlm_sway.suite.examine import Examined, examine
 from dlm_sway.suite.provenance import provenance
+from dlm_sway.suite.questions import is_blocked, not_asked, sound
+from dlm_sway.suite.request import Request, read_request
 from dlm_sway.suite.result import QUESTIONS, CheckResult
-
-QUICK_DRAWS = 19
-QUICK_TOKENS = 128
-# With these the model cannot be loaded, or every number it gives would be meaningless.
-_BLOCKING = frozenset(
-    {
-        "empty_tensor",
-        "empty_weights",
-        "no_weights",
-        "not_finite",
-        "pickle_weights",
-        "rank_mismatch",
-        "swapped_factors",
-        "unknown_peft_type",
-        "unreadable_format",
-        "wrong_shape",
-    }
-)
 
 
 def check(  # the arguments are the options of the command
@@ -55,144 +35,99 @@ def check(  # the arguments are the options of the command
     seed: int = 0,
     quick: bool = False,
     batch_tokens: int | None = None,
+    cache: Path | None = None,
+    trace: Path | None = None,
     progress: Progress | None = None,
 ) -> CheckResult:
     """Answer whether an adapter is sound, applied, learned, on target, general and harmless.
+
+    An adapter that cannot be loaded, or whose numbers would mean nothing, is answered without a model (and without
+    torch).
 
     Args:
         adapter: a PEFT directory.
         base: model directory or Hub id; the one recorded in the adapter's config when not given.
         data: what the fine-tune was trained on; without it nothing is said about the target.
-        held_out: data of the same source that it was not trained on.
-        n_draws: number of rotation nulls.
+        held_out: data of the same source that it was not trained on; it needs `data`.
+        n_draws: number of rotation nulls, at least 19.
         device: `auto`, `cpu`, `cuda` or `mps`.
         dtype: `auto`, `fp32`, `bf16` or `fp16`.
         seed: of the nulls and of all resampling.
         quick: 19 draws and 128 tokens a null.
         batch_tokens: view-tokens a chunk.
+        cache: folder where results outlive the run, so that it goes on where it stopped; None keeps nothing.
+        trace: file that gets a JSON line a chunk, or None.
         progress: who listens.
 
     Raises:
-        BadInputError: something that was named cannot be read.
+        BadInputError: something that was named cannot be read or used.
+        MissingExtraError: the model is needed, and a package to load it with is not installed.
         CannotRunError: the model could not do the work.
     """
     began = time.perf_counter()
     progress = progress or Silent()
+    request = read_request(
+        Path(adapter),
+        data=_path(data),
+        held_out=_path(held_out),
+        n_draws=n_draws,
+        seed=seed,
+        quick=quick,
+        batch_tokens=batch_tokens,
+    )
     progress.phase("inspecting the adapter")
-    inspection = inspect_adapter(Path(adapter), base)
+    inspection = inspect_adapter(request.adapter, base)
     base_name = base or inspection.facts.base_recorded
     if base_name is None:
         raise BadInputError("the adapter does not record its base", where=adapter, remedy="name it with --base")
-    items, unseen = _items(data), _items(held_out)
-    questions = {"sound": _sound(inspection)}
-    driven: Driven | None = None
     inspected = time.perf_counter()
-    facts: dict[str, Any] = {}
-    if not _blocked(inspection):
-        ctx, facts = _open(adapter, base_name, device=device, dtype=dtype, progress=progress)
-        ctx.seed, ctx.n_draws, ctx.batch_tokens = seed, QUICK_DRAWS if quick else n_draws, batch_tokens
-        try:
-            driven = _drive(ctx, items, unseen, quick=quick)
-        finally:
-            ctx.backend.close()
-    questions |= _answers(driven, has_data=bool(items), has_held_out=bool(unseen))
-    ordered = {name: questions[name] for name in QUESTIONS}
+    examined = None
+    if not is_blocked(inspection):
+        spec = _spec(base_name, request.adapter, device=device, dtype=dtype)
+        examined = _loaded_and_examined(request, spec, cache=cache, trace=trace, progress=progress)
+    timing = {"total_s": time.perf_counter() - began, "inspect_s": inspected - began}
+    return assemble(request, inspection, examined, base=base_name, timing=timing)
+
+
+def assemble(
+    request: Request, inspection: Inspection, examined: Examined | None, *, base: str, timing: Mapping[str, float]
+) -> CheckResult:
+    """Return the result of a check from its parts; `examined` is None when the adapter is too unsound for a model."""
+    driven = examined.driven if examined else None
+    found = examined.questions if examined else not_asked("not asked, because the adapter is not sound")
+    every = {"sound": sound(inspection), **found}
+    ordered = {name: every[name] for name in QUESTIONS}
     return CheckResult(
-        adapter=str(adapter),
-        base=base_name,
+        adapter=str(request.adapter),
+        base=base,
         verdict=worst(q.verdict for q in ordered.values()),
         questions=ordered,
-        next_steps=next_steps(ordered, adapter=str(adapter), base=base_name),
+        next_steps=next_steps(ordered, adapter=str(request.adapter), base=base),
         probes=driven.results if driven else (),
-        provenance=provenance(adapter, data=data, held_out=held_out, driven=driven, seed=seed, facts=facts),
-        timing=_timing(began, inspected, driven),
+        provenance=provenance(request, driven=driven, facts=examined.facts if examined else {}),
+        timing={name: round(seconds, 3) for name, seconds in timing.items()}
+        | (driven.engine.work() if driven else {"view_tokens": 0.0}),
     )
 
 
-def _items(path: Path | None) -> tuple[TextItem, ...]:
-    return () if path is None else tuple(_text_item(i) for i in read_items(path))
-
-
-def _text_item(item: DataItem) -> TextItem:
-    return TextItem(item.prompt, item.completion, item.cluster, f"{Path(item.source).name}:{item.line}")
-
-
-def _sound(inspection: Inspection) -> Question:
-    faults = [f for f in inspection.faults if f.severity in ("fail", "warn")]
-    rows = len(inspection.modules)
-    message = "; ".join(f.message for f in faults[:3]) or f"{rows} adapted modules, all finite and of the base's shapes"
-    more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""  # noqa: PLR2004 (three are shown)
-    return Question(
-        verdict=inspection.verdict,
-        effect=float(len(faults)) if faults else 0.0,
-        unit="faults",
-        null="static checks (Q0)",
-        message=message + more,
-    )
-
-
-def _blocked(inspection: Inspection) -> bool:
-    return any(f.code in _BLOCKING and f.severity == "fail" for f in inspection.faults)
-
-
-def _open(
-    adapter: Path, base: str, *, device: str, dtype: str, progress: Progress
-) -> tuple[RunContext, dict[str, Any]]:
-    from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
-
+def _loaded_and_examined(
+    request: Request, spec: ModelSpec, *, cache: Path | None, trace: Path | None, progress: Progress
+) -> Examined:
     progress.phase("loading the base")
-    spec = ModelSpec.model_validate({"base": base, "device": device, "dtype": dtype})
-    backend = HuggingFaceDifferentialBackend(base_spec=spec, adapter_path=adapter)
-    facts = {"device": str(backend.device), "dtype": str(backend.dtype).removeprefix("torch.")}
-    return RunContext(backend=backend, progress=progress), facts
+    backend = open_backend(spec)
+    try:
+        return examine(backend, request, cache=cache, trace=trace, progress=progress)
+    finally:
+        backend.close()
 
 
-def _drive(ctx: RunContext, items: Sequence[TextItem], held_out: Sequence[TextItem], *, quick: bool) -> Driven:
-    tokens = {"null_tokens": QUICK_TOKENS} if quick else {}
-    pairs: Pairs = ((DeltaKL(), DeltaKLSpec.model_validate({"name": "delta_kl", "prompts": items, **tokens})),)
-    if items:
-        spec = {"name": "target_gain", "items": items, "held_out": held_out, **tokens}
-        pairs = (*pairs, (TargetGain(), TargetGainSpec.model_validate(spec)))
-    harm = ExternalPerplexitySpec(name="external_perplexity")
-    return drive((*pairs, (ExternalPerplexity(), harm)), ctx)
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
-def _answers(driven: Driven | None, *, has_data: bool, has_held_out: bool) -> dict[str, Question]:
-    skipped = {name: _skip("not asked, because the adapter is not sound") for name in QUESTIONS[1:]}
-    if driven is None:
-        return skipped
-    out: dict[str, Question] = {}
-    for result in driven.results:
-        claims = result.evidence.get("claims", {})
-        out |= {name: Question.model_validate(claim) for name, claim in claims.items()}
-        out |= {} if claims else {name: _failed(result) for name in _CLAIMS[result.kind]}
-    if not has_data:
-        out["on_target"] = _skip("give --data FILE with the text that it was trained on")
-    if not has_held_out:
-        out["generalises"] = _skip("give --held-out FILE with text of the same source that it was not trained on")
-    return out
-
-
-_CLAIMS = {
-    "delta_kl": ("applied", "learned"),
-    "target_gain": ("on_target", "generalises"),
-    "external_perplexity": ("no_harm",),
-}
-
-
-def _skip(message: str) -> Question:
-    return Question(verdict=Verdict.SKIP, message=message)
-
-
-def _failed(result: ProbeResult) -> Question:
-    return Question(verdict=Verdict.ERROR, message=result.message)
-
-
-def _timing(began: float, inspected: float, driven: Driven | None) -> dict[str, float]:
-    now = time.perf_counter()
-    tokens = float(driven.engine.view_tokens_done) if driven else 0.0
-    return {
-        "total_s": round(now - began, 3),
-        "inspect_s": round(inspected - began, 3),
-        "view_tokens": tokens,
-    }
+def _spec(base: str, adapter: Path, *, device: str, dtype: str) -> ModelSpec:
+    try:
+        return ModelSpec.model_validate({"base": base, "adapter": adapter, "device": device, "dtype": dtype})
+    except ValidationError as e:
+        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
+        raise BadInputError(faults, remedy="see `sway check --help`") from None

@@ -7,33 +7,30 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlm_sway.data.control import corpus_hash
-from dlm_sway.probes.drive import Driven
+from dlm_sway.suite.request import Request
+
+if TYPE_CHECKING:
+    from dlm_sway.probes.drive import Driven
 
 _PACKAGES = ("dlm-sway", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scipy")
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def provenance(
-    adapter: Path,
-    *,
-    data: Path | None,
-    held_out: Path | None,
-    driven: Driven | None,
-    seed: int,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return versions, hashes, seed, device and dtype, and the numeric floor."""
+def provenance(request: Request, *, driven: Driven | None, facts: Mapping[str, str]) -> dict[str, Any]:
+    """Return versions, hashes, seed and options, device and dtype, and the numeric floor."""
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "platform": f"{platform.system()} {platform.machine()}",
-        "adapter_sha256": {name: _sha256(adapter / name) for name in _ADAPTER_FILES},
-        "data_sha256": _sha256(data),
-        "held_out_sha256": _sha256(held_out),
+        "adapter_sha256": {name: _sha256(request.adapter / name) for name in _ADAPTER_FILES},
+        "data_sha256": _sha256(request.data),
+        "held_out_sha256": _sha256(request.held_out),
         "control_corpus_sha256": corpus_hash(),
-        "seed": seed,
+        "seed": request.seed,
+        "n_draws": request.n_draws,
+        "quick": request.quick,
         "numeric_floor": None
         if driven is None
         else {

@@ -34,7 +34,8 @@ class CheckResult(BaseModel):
         next_steps: what a user should do now, most important first.
         probes: the probes that the answers came from.
         provenance: versions, hashes of adapter and data, seeds, dtype, device, N0; enough to run it again.
-        timing: seconds by phase and tokens scored; the only part that differs between two equal runs.
+        timing: seconds by phase and tokens scored. It and the probes' `duration_s` are all that differs between two
+            equal runs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,219 @@
+"""A scripted fake with every capability of a backend, in numpy: for tests that need no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from dlm_sway.backends.dummy_lm import F32, F64, Adapter, Ids, make_base, noise, trained
+from dlm_sway.backends.dummy_options import DummyOptions
+from dlm_sway.backends.dummy_text import PREFIX_ID, DummyCodec
+from dlm_sway.backends.dummy_view import DummyView
+from dlm_sway.backends.registry import register
+from dlm_sway.core.errors import BadInputError, CannotRunError, NullRuleError, ViewError
+from dlm_sway.core.model import ModelSpec
+from dlm_sway.core.views import BASE, FINETUNED, View, scaled
+
+_PREFLIGHT = "The quick brown fox jumps over the lazy dog."
+
+
+@register("dummy")
+class DummyBackend:
+    """A tiny language model with an adapter: views, scales, nulls, bulk logits, and faults on demand.
+
+    Satisfies every protocol of `dlm_sway.core.scoring` and `dlm_sway.backends.base` under the rules of the Hugging
+    Face backend: one view at a time, none after its block, nulls reproducible by seed and draw. Its adapter has the
+    form of a LoRA and its nulls are made by the same functions, so what is shown on it about the statistics holds for
+    real adapters. Needs no torch, but the engine that drives it in bulk does.
+    """
+
+    kind: ClassVar[str]
+    device: Any = "cpu"
+    dtype: Any = "float32"
+
+    def __init__(self, options: DummyOptions | None = None, *, name: str = "dummy") -> None:
+        """Make the model that `options` describe."""
+        self.options = options or DummyOptions()
+        self.id = name
+        self.codec = DummyCodec(
+            vocab_size=self.options.vocab_size,
+            max_length=self.options.max_length,
+            chat_template=self.options.chat_template,
+        )
+        self.forwards_done = 0
+        self._base = make_base(self.options.vocab_size, seed=self.options.seed)
+        self._adapter = self._made()
+        self._changes: dict[View, F64] = {}
+        self._open: DummyView | None = None
+        self._bulk = False
+        self._closed = False
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> DummyBackend:
+        """Make the dummy that `spec.options` describe.
+
+        Raises:
+            BadInputError: an option is unknown or wrong, or an adapter directory is named.
+        """
+        if spec.adapter is not None:
+            raise BadInputError("a dummy loads no adapter", where=spec.adapter, remedy="describe it in `options`")
+        try:
+            options = DummyOptions.model_validate(spec.options)
+        except ValidationError as e:
+            faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors()[:5])
+            raise BadInputError(faults, where="options of a dummy") from None
+        return cls(options, name=spec.base)
+
+    @contextmanager
+    def view(self, view: View) -> Iterator[DummyView]:
+        """Open any view.
+
+        Raises:
+            ViewError: another view is open, or the backend is closed.
+            NullRuleError: a null was asked for and nulls are refused.
+        """
+        self._require_rule(view)
+        handle = self._handle(_label(view), view)
+        with self._held(handle):
+            yield handle
+
+    def as_base(self) -> AbstractContextManager[DummyView]:
+        """Open the base model."""
+        return self.view(BASE)
+
+    def as_finetuned(self) -> AbstractContextManager[DummyView]:
+        """Open the fine-tune."""
+        return self.view(FINETUNED)
+
+    def as_scaled_adapter(self, lam: float) -> AbstractContextManager[DummyView]:
+        """Open the model with the adapter's term multiplied by `lam`.
+
+        Raises:
+            ValueError: `lam` is not finite.
+        """
+        if not math.isfinite(lam):
+            raise ValueError(f"lam must be finite, got {lam}")
+        return self.view(scaled(lam))
+
+    def as_null_adapter(
+        self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0
+    ) -> AbstractContextManager[DummyView]:
+        """Open an adapter of the same structure with Gaussian factors of std `init_scale * sqrt(rank_scale)`.
+
+        Raises:
+            ValueError: `rank_scale` is not positive and finite, or `init_scale` is negative or not finite.
+        """
+        if not (math.isfinite(rank_scale) and rank_scale > 0):
+            raise ValueError(f"rank_scale must be positive and finite, got {rank_scale}")
+        if not (math.isfinite(init_scale) and init_scale >= 0):
+            raise ValueError(f"init_scale must be finite and not negative, got {init_scale}")
+        return self.view(View("gaussian", seed=seed, rank_scale=rank_scale, init_scale=init_scale))
+
+    def preflight_finite_check(self) -> tuple[bool, str]:
+        """Run one forward a view on a fixed prompt; return `(ok, reason)`."""
+        for opened, what in ((self.as_base(), "base"), (self.as_finetuned(), "fine-tuned")):
+            with opened as view:
+                logprobs = view.rolling_logprob(_PREFLIGHT).logprobs
+            if bad := int((~np.isfinite(logprobs)).sum()):
+                return False, f"the {what} model gives {bad} non-finite log-probs on a fixed prompt of {logprobs.size}"
+        return True, ""
+
+    def null_refusal(self) -> str | None:
+        """Return why rotation nulls cannot be drawn, or None when they can."""
+        return self.options.refusal
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the model for bulk work; no view may be open meanwhile."""
+        with self._held(self._handle("bulk", BASE)):
+            self._bulk = True
+            try:
+                yield
+            finally:
+                self._bulk = False
+
+    def logits(self, ids: Ids, keep: Ids, view: View) -> F32:
+        """Return the logits of one view at chosen positions, float32[P, K].
+
+        Args:
+            ids: int64[N, L], right-padded rows.
+            keep: int64[P, 2], (row, position).
+            view: whose logits.
+
+        Raises:
+            ViewError: the model is not held by `exclusive`.
+            NullRuleError: a null was asked for and nulls are refused.
+            CannotRunError: as planned in the options.
+        """
+        if not self._bulk:
+            raise ViewError("the model is not held for bulk work", where=self.id, remedy="enter `exclusive()` first")
+        self._require_rule(view)
+        return self._forward(view, ids, keep)
+
+    def close(self) -> None:
+        """Answer no more, not even through an open view; calling it twice is harmless."""
+        self._open, self._closed = None, True
+
+    def _forward(self, view: View, ids: Ids, keep: Ids) -> F32:
+        if self.options.forwards is not None and self.forwards_done >= self.options.forwards:
+            raise CannotRunError(f"the machine gave up after {self.forwards_done} forward passes", where=self.id)
+        self.forwards_done += 1
+        row, position = keep.T
+        last = ids[row, position]
+        before = np.where(position > 0, ids[row, position - 1], PREFIX_ID)
+        logits = self._base.logits(before, last)
+        if view.lam != 0.0:
+            logits = logits + view.lam * self._change(view)[last]
+        if ("base" if view.lam == 0.0 else view.kind) in self.options.nan_in:
+            logits = np.full_like(logits, np.nan)
+        return logits.astype(np.float32)
+
+    def _change(self, view: View) -> F64:
+        key = replace(view, lam=1.0)
+        if key not in self._changes:
+            self._changes[key] = self._adapter.under(key).change(self._base)
+        return self._changes[key]
+
+    def _made(self) -> Adapter:
+        o = self.options
+        if o.adapter == "trained":
+            towards, away = ([self.codec.encode(text) for text in texts] for texts in (o.towards, o.away))
+            return trained(self._base, towards, away, rank=o.rank, strength=o.strength)
+        strength = o.strength if o.adapter == "noise" else 0.0
+        return noise(o.vocab_size, rank=o.rank, strength=strength, seed=o.adapter_seed)
+
+    def _require_rule(self, view: View) -> None:
+        if self.options.refusal is not None and view.kind != "adapter" and view.lam != 0.0:
+            raise NullRuleError(self.options.refusal, where=self.id)
+
+    def _handle(self, label: str, view: View) -> DummyView:
+        return DummyView(f"{self.id} [{label}]", self.codec, partial(self._forward, view), lambda v: self._open is v)
+
+    @contextmanager
+    def _held(self, handle: DummyView) -> Iterator[None]:
+        if self._closed:
+            raise ViewError("the backend is closed", where=self.id)
+        if self._open is not None:
+            raise ViewError(
+                "another view is open on this model", where=self._open.id, remedy="leave its with-block first"
+            )
+        self._open = handle
+        try:
+            yield
+        finally:
+            self._open = None
+
+
+def _label(view: View) -> str:
+    if view.lam == 0.0:
+        return "base"
+    if view.kind == "adapter":
+        return "fine-tuned" if view.lam == 1.0 else f"scaled {view.lam!r}"
+    return f"{view.kind} {view.seed}/{view.draw}"

@@ -1,0 +1,45 @@
+"""What a dummy is, and what goes wrong in it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dlm_sway.core.views import ViewKind
+
+
+class DummyOptions(BaseModel):
+    """The `options` of a spec of kind `dummy`. Frozen; unknown keys are refused.
+
+    Attributes:
+        vocab_size: K.
+        seed: of the base.
+        adapter: `trained` on texts, `noise` (random weights), or `none` (B is zero: it does nothing).
+        adapter_seed: of random weights.
+        rank: r of the adapter.
+        strength: about how far it moves a logit.
+        towards: texts that a trained adapter makes more probable.
+        away: texts that it makes less probable.
+        max_length: the context window, in tokens.
+        chat_template: whether prompts can be rendered as a conversation.
+        refusal: why rotation nulls are refused; None: they are not.
+        nan_in: views whose logits are NaN.
+        forwards: forward passes after which the machine gives up; None: never.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vocab_size: int = Field(default=96, ge=8)
+    seed: int = 0
+    adapter: Literal["trained", "noise", "none"] = "noise"
+    adapter_seed: int = 0
+    rank: int = Field(default=8, ge=1, le=32)
+    strength: float = 3.0
+    towards: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
+    max_length: int = Field(default=1024, ge=2)
+    chat_template: bool = False
+    refusal: str | None = None
+    nan_in: frozenset[Literal["base"] | ViewKind] = frozenset()
+    forwards: int | None = None

@@ -1,0 +1,101 @@
+"""The dummy's tokenizer: a word is a token, so a test can write the very tokens that it means."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dlm_sway.backends.base import Encoded, Format
+from dlm_sway.core.errors import BadInputError
+
+PREFIX_ID: Final = 0
+END_ID: Final = 1
+_SPECIAL: Final = 2
+_WORD: Final = re.compile(r"\s*\S+")
+_NAMED: Final = re.compile(r"w(\d+)")
+
+
+class DummyCodec:
+    """Words to tokens: `w7` is token 7, any other word is hashed into the first half of the vocabulary.
+
+    So a text of words such as `w40 w41`, named from the second half, shares no context with plain text.
+
+    Args:
+        vocab_size: K, at least 8.
+        max_length: the context window, in tokens.
+        chat_template: whether prompts can be rendered as a conversation.
+    """
+
+    def __init__(self, *, vocab_size: int, max_length: int, chat_template: bool) -> None:
+        self._vocab_size = vocab_size
+        self._max_length = max_length
+        self._chat_template = chat_template
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text."""
+        return (END_ID,)
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence that is read, in tokens."""
+        return self._max_length
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether prompts can be rendered as a conversation."""
+        return self._chat_template
+
+    def encode(self, text: str) -> npt.NDArray[np.int64]:
+        """Return the tokens of `text`, int64[N]; a text without a word has none."""
+        return np.array([self._id(match[0]) for match in _WORD.finditer(text)], dtype=np.int64)
+
+    def encode_prompt(self, prompt: str, *, format: Format = "raw") -> npt.NDArray[np.int64]:  # noqa: A002 (DESIGN 5's word)
+        """Return the tokens of `prompt`, or the prefix token alone when there are none, int64[N >= 1].
+
+        Raises:
+            BadInputError: `chat` was asked without a template.
+        """
+        ids = self.encode(self._render(prompt) if self._use_chat(prompt, format) else prompt)
+        return ids if ids.size else np.array([PREFIX_ID], dtype=np.int64)
+
+    def encode_pair(self, prompt: str, completion: str, *, format: Format = "auto") -> Encoded:  # noqa: A002 (DESIGN 5's word)
+        """Encode prompt and completion once; a word that straddles the boundary belongs to the completion.
+
+        Raises:
+            BadInputError: the completion is empty or holds no token, or `chat` was asked without a template.
+        """
+        if not completion:
+            raise BadInputError("the completion is empty", remedy="give at least one character to score")
+        head = self._render(prompt) if self._use_chat(prompt, format) else prompt
+        words = list(_WORD.finditer(head + completion))
+        start = next((i for i, word in enumerate(words) if word.end() > len(head)), None)
+        if start is None:
+            raise BadInputError(f"the completion {completion[:40]!r} holds no token")
+        ids = [self._id(word[0]) for word in words]
+        # A token is scored given something before it.
+        return Encoded(np.array(ids if start else [PREFIX_ID, *ids], dtype=np.int64), max(start, 1))
+
+    def decode(self, ids: npt.NDArray[np.int64]) -> str:
+        """Return a text that encodes to `ids`, special tokens apart."""
+        return "".join(f" w{i}" for i in ids.tolist() if i >= _SPECIAL)
+
+    def _id(self, word: str) -> int:
+        bare = word.strip()
+        named = _NAMED.fullmatch(bare)
+        if named and int(named[1]) < self._vocab_size:
+            return int(named[1])
+        digest = hashlib.blake2b(bare.encode(), digest_size=8).digest()
+        return _SPECIAL + int.from_bytes(digest, "little") % (self._vocab_size // 2 - _SPECIAL)
+
+    def _use_chat(self, prompt: str, format: Format) -> bool:  # noqa: A002 (DESIGN 5's word)
+        if format == "chat" and not self._chat_template:
+            raise BadInputError("the tokenizer has no chat template", remedy="use format: raw")
+        return format == "chat" or (format == "auto" and bool(prompt) and self._chat_template)
+
+    def _render(self, prompt: str) -> str:
+        return f"<user> {prompt} <assistant> "

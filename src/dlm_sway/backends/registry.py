@@ -1,0 +1,61 @@
+"""Which backends there are, and opening the one that a spec names. Built-ins register like anybody's plugin."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol, runtime_checkable
+
+from dlm_sway.backends.base import BulkBackend
+from dlm_sway.core.extras import needs_extra
+from dlm_sway.core.model import ModelSpec
+from dlm_sway.core.registry import Registry
+from dlm_sway.core.scoring import DifferentialBackend
+
+GROUP: Final = "dlm_sway.backends"
+
+
+@runtime_checkable
+class Backend(DifferentialBackend, BulkBackend, Protocol):
+    """An opened backend as the runner uses it.
+
+    Attributes:
+        device: where it computes; its text goes into reports.
+        dtype: of its weights; likewise.
+    """
+
+    device: Any
+    dtype: Any
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> Backend:
+        """Load what `spec` names.
+
+        Raises:
+            BadInputError: the spec names something that cannot be read, or lacks what this kind needs.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the backend holds; calling it twice is harmless."""
+        ...
+
+
+_REGISTRY: Final[Registry[type[Backend]]] = Registry(GROUP, noun="backend")
+
+register: Final = _REGISTRY.register
+"""Return a class decorator that makes a backend known as a kind; see `Registry.register`."""
+
+
+def backend_kinds() -> tuple[str, ...]:
+    """Return every kind there is, sorted; imports none of them."""
+    return _REGISTRY.kinds()
+
+
+def open_backend(spec: ModelSpec) -> Backend:
+    """Return the backend that `spec` names, opened; the caller closes it.
+
+    Raises:
+        BadInputError: the kind is unknown (the nearest name is offered), or the backend cannot use the spec.
+        MissingExtraError: a package that this kind needs is not installed.
+    """
+    with needs_extra(f"a backend of kind {spec.kind!r}"):
+        return _REGISTRY.get(spec.kind).from_spec(spec)

@@ -1,0 +1,60 @@
+"""What to say when an optional package is not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, requires
+from typing import Final
+
+from dlm_sway.core.errors import MissingExtraError
+
+_DISTRIBUTION: Final = "dlm-sway"
+_REQUIREMENT: Final = re.compile(r"([\w.-]+).*\bextra == ['\"]([\w.-]+)['\"]")
+
+
+@contextmanager
+def needs_extra(what: str) -> Iterator[None]:
+    """Turn the absence of a package inside the block into the command that installs it.
+
+    Args:
+        what: what needs it, as the message begins, such as `loading a model`.
+
+    Raises:
+        MissingExtraError: an import inside the block found no such package.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if not name or name == "dlm_sway":
+            raise  # a file of ours that is gone is a broken installation, and no extra mends it
+        raise MissingExtraError(f"{what} needs {name}, which is not installed", remedy=install_command(name)) from error
+
+
+def install_command(package: str) -> str:
+    """Return the command that installs `package` and all else of the extra that it belongs to.
+
+    It names the packages and not `dlm-sway[extra]`: a registry may hold another project of that name.
+    """
+    extras = _extras()
+    extra = extras.get(_normal(package))
+    wanted = [name for name, group in extras.items() if group == extra] if extra else [package]
+    return f"pip install {' '.join(wanted)}"
+
+
+@cache
+def _extras() -> dict[str, str]:
+    """Return the extra that holds each optional package, as the installed distribution declares them."""
+    try:
+        declared = requires(_DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return {}
+    found = (_REQUIREMENT.match(line) for line in declared)
+    return {_normal(match[1]): match[2] for match in found if match}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,104 @@
+"""The low-rank factors of many views: drawn once, stacked for a pass, bounded in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dlm_sway.backends.hf_sites import LowRankSite
+from dlm_sway.core.views import View
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """The low-rank factors of one module for the views of a pass.
+
+    Attributes:
+        a_t: [d_in, r] when all views share A, else [V, d_in, r].
+        b_t: [V, r, d_out], s * lam[v] * B_v^T, for DoRA times m_v / n_v; zero for the base.
+        growth: DoRA's m_v / n_v - 1, [V, 1, d_out], zero for the base; None for plain LoRA.
+    """
+
+    a_t: Tensor
+    b_t: Tensor
+    growth: Tensor | None = None
+
+
+class FactorStore:
+    """Null factors by (site, draw), made once: rotating 39 draws of 210 modules again for every pass would cost more
+    than the pass. The factors of the last pass stay stacked, since the next chunk mostly has the same views."""  # noqa: D205, D209 (one sentence)
+
+    def __init__(self, *, max_bytes: int) -> None:
+        """Keep at most `max_bytes` of single draws, and about as many of a stacked pass; the rest is made again."""
+        self.max_bytes = max_bytes
+        self._kept: dict[tuple[str, View], tuple[Tensor, Tensor]] = {}
+        self._room = max_bytes
+        self._pass: tuple[tuple[View, ...], tuple[Factors, ...]] = ((), ())
+
+    def get(self, site: LowRankSite, view: View) -> tuple[Tensor, Tensor]:
+        """Return A [r, d_in] and B [d_out, r] of the view, scale not included; A itself where the view keeps it."""
+        if view.kind == "adapter":
+            return site.a.detach(), site.b.detach()
+        key = (site.name, replace(view, lam=1.0))
+        if (found := self._kept.get(key)) is not None:
+            return found
+        a, b = site.draw(view)
+        size = _bytes(b) + (_bytes(a) if _own_a(view) else 0)
+        if size <= self._room:
+            self._kept[key] = (a, b)
+            self._room -= size
+        return a, b
+
+    def views_per_pass(self, sites: Sequence[LowRankSite], views: Sequence[View]) -> int:
+        """Return how many of `views` can be stacked at once within the bound, at least one; the base is not counted."""
+        sizes = [_bytes(s.b) + (_bytes(s.a) if any(map(_own_a, views)) else 0) for s in sites]
+        return max(1, self.max_bytes // sum(sizes) - 1)
+
+    def stack(self, sites: Sequence[LowRankSite], views: Sequence[View]) -> tuple[Factors, ...]:
+        """Return the factors of `views`, the base first, for each module."""
+        if self._pass[0] != tuple(views):
+            self._pass = ((), ())  # so that two passes are never held together
+            self._pass = (tuple(views), tuple(stack_factors(site, views, self) for site in sites))
+        return self._pass[1]
+
+
+def stack_factors(site: LowRankSite, views: Sequence[View], store: FactorStore) -> Factors:
+    """Return the factors of `views`, the base first, for one module."""
+    pairs = [store.get(site, v) for v in views]
+    a_t = site.a.detach().T  # [d_in, r]
+    if any(map(_own_a, views)):
+        a_t = torch.stack([a.T for a, _ in pairs])  # [V, d_in, r]
+    b_t = torch.zeros(len(views), *reversed(site.b.shape), dtype=site.b.dtype, device=site.b.device)
+    for v, ((_, b), view) in enumerate(zip(pairs, views, strict=True)):
+        if view.lam != 0.0:  # zero times NaN would put a broken adapter into the base
+            b_t[v] = b.T * (site.scaling * view.lam)
+    if site.magnitude is None:
+        return Factors(a_t, b_t)
+    m = torch.stack([site.magnitude.at(view, site.name).to(b_t.dtype) for view in views])  # [V, d_out]
+    is_base = torch.tensor([view.lam == 0.0 for view in views], device=b_t.device)[:, None]
+    ratio = torch.where(is_base, 1.0, m / _row_norms(site.weight().to(b_t.dtype), a_t, b_t))[:, None]  # [V, 1, d_out]
+    return Factors(a_t, b_t * ratio, ratio - 1)
+
+
+def _row_norms(w: Tensor, a_t: Tensor, b_t: Tensor) -> Tensor:
+    """Return the norms of the rows of W + B_v A_v, [V, d_out], without forming that matrix for any view.
+
+    n^2 = ||W||^2 + 2 <W A^T, B> + ||B A||^2 row by row, and ||B A||^2 = B (A A^T) B^T needs only an r x r matrix.
+    """
+    cross = (w @ a_t).mT  # [r, d_out] or [V, r, d_out]
+    gram = a_t.mT @ a_t  # [r, r] or [V, r, r]
+    n2 = torch.linalg.vector_norm(w, dim=1).square() + ((2 * cross + gram @ b_t) * b_t).sum(1)  # [V, d_out]
+    norms: Tensor = n2.clamp(min=0).sqrt()
+    return norms
+
+
+def _own_a(view: View) -> bool:
+    """Whether a view has an A of its own: rotations, rank profiles and sign flips keep the adapter's."""
+    return view.kind == "gaussian"
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()

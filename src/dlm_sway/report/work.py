@@ -1,0 +1,45 @@
+"""What a check took, in one line: the last of every report."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from dlm_sway.report.text import clean
+from dlm_sway.suite.result import CheckResult
+
+_TENTHS_BELOW: Final = 10.0
+
+
+def work_line(result: CheckResult) -> str:
+    """Return tokens, time, path, probes and N0, such as `scored 37,120 view-tokens in 41 s (905/s), stacked, 3 probes`.
+
+    Empty where no model was asked.
+    """
+    seconds = result.timing.get("scoring_s")
+    if seconds is None or not result.probes:
+        return ""
+    n_probes = len(result.probes)
+    parts = (
+        _scored(result.timing.get("view_tokens", 0.0), seconds),
+        _cached(result.timing.get("cached_positions", 0.0)),
+        clean(result.provenance.get("engine") or ""),
+        f"{n_probes} probe{'s' if n_probes > 1 else ''}",
+        _floor(result.provenance.get("numeric_floor")),
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def _scored(tokens: float, seconds: float) -> str:
+    took = f"{seconds:.1f}" if seconds < _TENTHS_BELOW else f"{seconds:,.0f}"
+    rate = f" ({tokens / seconds:,.0f}/s)" if tokens and seconds else ""
+    return f"scored {tokens:,.0f} view-tokens in {took} s{rate}"
+
+
+def _cached(positions: float) -> str:
+    return f"{positions:,.0f} positions from the cache" if positions else ""
+
+
+def _floor(floor: Any) -> str:
+    value = floor.get("max_kl") if isinstance(floor, dict) else None
+    return f"N0 {value:.2g}" if isinstance(value, int | float) and math.isfinite(value) else ""

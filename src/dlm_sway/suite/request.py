@@ -1,0 +1,105 @@
+"""What a check is asked: read and found usable before any model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.data.readers import DataItem, read_items
+from dlm_sway.engine.ask import TextItem
+from dlm_sway.probes.base import Pairs
+from dlm_sway.probes.delta_kl import DeltaKL, DeltaKLSpec
+from dlm_sway.probes.external_perplexity import ExternalPerplexity, ExternalPerplexitySpec
+from dlm_sway.probes.target_gain import TargetGain, TargetGainSpec
+
+FEWEST_DRAWS: Final = 19  # a rank p-value is at least 1 / (draws + 1), so fewer can never reach 0.05
+QUICK_DRAWS: Final = 19
+QUICK_TOKENS: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One check.
+
+    Attributes:
+        adapter: the adapter directory as the user named it.
+        data: the file with what it was trained on, or None.
+        held_out: the file with text of the same source that it was not trained on, or None.
+        pairs: the probes that answer the questions.
+        n_draws: number of rotation nulls.
+        seed: of the nulls and of all resampling.
+        quick: whether nulls see fewer tokens.
+        batch_tokens: view-tokens a chunk, or None for the engine's own.
+    """
+
+    adapter: Path
+    data: Path | None
+    held_out: Path | None
+    pairs: Pairs
+    n_draws: int
+    seed: int
+    quick: bool
+    batch_tokens: int | None
+
+
+def read_request(
+    adapter: Path,
+    *,
+    data: Path | None,
+    held_out: Path | None,
+    n_draws: int,
+    seed: int,
+    quick: bool,
+    batch_tokens: int | None,
+) -> Request:
+    """Return the request with its files read.
+
+    Raises:
+        BadInputError: a file cannot be used, held-out text is part of the data or comes without it, or there are
+            fewer than 19 draws.
+    """
+    if n_draws < FEWEST_DRAWS:
+        what = f"{n_draws} draws are too few: p is at least 1/{n_draws + 1}, so nothing could reach 0.05"
+        raise BadInputError(what, remedy=f"ask for {FEWEST_DRAWS} draws or more")
+    items, unseen = _items(data), _items(held_out)
+    _require_apart(data, held_out)
+    return Request(
+        adapter=adapter,
+        data=data,
+        held_out=held_out,
+        pairs=_pairs(items, unseen, quick=quick),
+        n_draws=QUICK_DRAWS if quick else n_draws,
+        seed=seed,
+        quick=quick,
+        batch_tokens=batch_tokens,
+    )
+
+
+def _items(path: Path | None) -> tuple[TextItem, ...]:
+    return () if path is None else tuple(_text_item(i) for i in read_items(path))
+
+
+def _text_item(item: DataItem) -> TextItem:
+    return TextItem(item.prompt, item.completion, item.cluster, f"{Path(item.source).name}:{item.line}")
+
+
+def _require_apart(data: Path | None, held_out: Path | None) -> None:
+    if held_out is None:
+        return
+    if data is None:
+        what = "held-out text is judged beside what the adapter was trained on, and no data is named"
+        raise BadInputError(what, where=held_out, remedy="name that too, with --data")
+    if data.samefile(held_out):
+        what = "is the same file as the data, so nothing in it was held out"
+        raise BadInputError(what, where=held_out, remedy="give text of the same kind that was not trained on")
+
+
+def _pairs(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...], *, quick: bool) -> Pairs:
+    tokens: dict[str, Any] = {"null_tokens": QUICK_TOKENS} if quick else {}
+    pairs: Pairs = ((DeltaKL(), DeltaKLSpec.model_validate({"name": "delta_kl", "prompts": items, **tokens})),)
+    if items:
+        spec = {"name": "target_gain", "items": items, "held_out": unseen, **tokens}
+        pairs = (*pairs, (TargetGain(), TargetGainSpec.model_validate(spec)))
+    return (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec(name="external_perplexity")))

@@ -1,0 +1,116 @@
+"""Items to rows: each token scored once, with context, within the window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlm_sway.backends.base import Encoded
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.views import FINETUNED
+from dlm_sway.engine.ask import Ask, TextItem
+from dlm_sway.engine.rows import Row, rows_of
+
+
+class LetterCodec:
+    """A token a letter, after one prefix token."""
+
+    has_chat_template = False
+
+    def __init__(self, max_length: int) -> None:
+        self.max_length = max_length
+
+    def encode_pair(self, prompt: str, completion: str, **_: Any) -> Encoded:
+        return Encoded(np.array([1, *map(ord, prompt + completion)]), 1 + len(prompt))
+
+    def encode_prompt(self, prompt: str, **_: Any) -> np.ndarray:
+        return np.array([1, *map(ord, prompt)])
+
+    def decode(self, ids: np.ndarray) -> str:
+        return "".join(map(chr, ids))
+
+
+def rows(prompt: str, completion: str, *, limit: int, **options: Any) -> tuple[Row, ...]:
+    item = TextItem(prompt, completion, "c", "the item")
+    ask = Ask((item,), (FINETUNED,), frozenset({"gain"}), **options)
+    return rows_of(item, ask, LetterCodec(limit))
+
+
+@settings(deadline=None)
+@given(n_prompt=st.integers(0, 12), n_completion=st.integers(1, 60), limit=st.integers(2, 40))
+def test_every_token_of_the_completion_is_scored_once_in_order(n_prompt: int, n_completion: int, limit: int) -> None:
+    text = "".join(chr(100 + i) for i in range(n_prompt + n_completion))
+    prompt, completion = text[:n_prompt], text[n_prompt:]
+    if 1 + n_prompt >= limit:
+        with pytest.raises(BadInputError, match="the item"):
+            rows(prompt, completion, limit=limit)
+        return
+    parts = rows(prompt, completion, limit=limit)
+    assert [t for r in parts for t in r.targets] == list(map(ord, completion))
+    whole = [1, *map(ord, text)]
+    for row in parts:
+        assert len(row.ids) <= limit
+        assert row.n_scored == len(row.ids) - row.first
+        # What is read is a piece of the text, and each logit predicts the token after what was read.
+        begin = whole.index(row.ids[0])
+        assert row.ids.tolist() == whole[begin : begin + len(row.ids)]
+        assert row.targets.tolist() == whole[begin + row.first + 1 : begin + len(row.ids) + 1]
+
+
+def test_later_windows_keep_half_a_window_of_context() -> None:
+    first, *later = rows("", "x" * 50, limit=16)
+    assert first.first == 0
+    assert [r.first + 1 for r in later] == [8] * len(later)
+
+
+def test_a_text_that_just_fits_is_one_row() -> None:
+    assert len(rows("ab", "c" * 14, limit=16)) == 1  # 17 tokens, of which the last is only predicted
+    assert len(rows("ab", "c" * 15, limit=16)) == 2
+
+
+def test_a_prompt_that_fills_the_window_is_refused_by_name() -> None:
+    with pytest.raises(BadInputError, match=r"the item: the prompt has 16 tokens and the model reads 16; shorten"):
+        rows("p" * 15, "c", limit=16)
+
+
+def test_max_tokens_scores_the_first_tokens() -> None:
+    (row,) = rows("ab", "cdef", limit=32, max_tokens=2)
+    assert row.targets.tolist() == [ord("c"), ord("d")]
+    assert row.ids.tolist() == [1, *map(ord, "abc")]
+
+
+def test_max_tokens_beyond_the_completion_change_nothing() -> None:
+    assert rows("ab", "cd", limit=32, max_tokens=99)[0].key == rows("ab", "cd", limit=32)[0].key
+
+
+def test_max_tokens_of_nothing_are_refused() -> None:
+    with pytest.raises(BadInputError, match="max_tokens"):
+        rows("ab", "cd", limit=32, max_tokens=0)
+
+
+def test_the_last_position_has_no_target() -> None:
+    (row,) = rows("abc", "ignored", limit=32, position="last")
+    assert (row.ids.tolist(), row.first, row.targets.tolist()) == ([1, *map(ord, "abc")], 3, [-1])
+    (alone,) = rows("", "abc", limit=32, position="last")
+    assert alone.key == row.key
+
+
+def test_a_prompt_beyond_the_window_has_no_last_position() -> None:
+    assert rows("p" * 15, "", limit=16, position="last")
+    with pytest.raises(BadInputError, match=r"the item: the prompt has 17 tokens"):
+        rows("p" * 16, "", limit=16, position="last")
+
+
+def test_equal_rows_share_a_key_and_different_ones_do_not() -> None:
+    keys = {
+        rows(prompt, completion, limit=32, **options)[0].key
+        for prompt, completion, options in [
+            ("ab", "cd", {}), ("a", "bcd", {}), ("ab", "ce", {}), ("ab", "cdx", {}), ("abc", "", {"position": "last"}),
+        ]
+    }  # fmt: skip
+    assert len(keys) == 5
+    assert rows("ab", "cd", limit=32)[0].key == rows("ab", "cdzzz", limit=32, max_tokens=2)[0].key

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dlm_sway.data.control import control_passages
+from dlm_sway.engine.ask import TextItem
+from dlm_sway.probes.controls import matched_controls
+
+LONGEST_WORD = 25
+
+
+def _controls(*items: TextItem, seed: int = 0) -> tuple[TextItem, ...]:
+    return matched_controls(items, rng=np.random.default_rng(seed))
+
+
+def _item(prompt: int, completion: int) -> TextItem:
+    words = "The old mill stood by the river, and nobody in the village had worked there since the flood. " * 60
+    return TextItem(words[:prompt], words[:completion], "c", "l")
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [(0, 100), (60, 120), (150, 200), (3, 60)])
+def test_controls_have_the_lengths_of_the_items(prompt: int, completion: int) -> None:
+    for control in _controls(*[_item(prompt, completion)] * 12):
+        assert max(0, prompt - LONGEST_WORD) <= len(control.prompt) <= prompt
+        assert completion - LONGEST_WORD <= len(control.completion) <= completion
+
+
+def test_a_mixture_of_forms_is_matched_in_its_shares() -> None:
+    controls = _controls(*[_item(0, 80)] * 30, *[_item(60, 80)] * 10)
+    assert len(controls) == 40
+    assert sum(not c.prompt for c in controls) == 30
+
+
+def test_a_short_completion_still_leaves_enough_to_score() -> None:
+    assert all(len(c.completion) > 40 - LONGEST_WORD for c in _controls(_item(0, 2)))
+
+
+def test_a_prompt_longer_than_every_passage_leaves_something_to_score() -> None:
+    for control in _controls(_item(5000, 300)):
+        assert len(control.completion.split()) >= 5
+        assert len(control.prompt.split()) >= 5
+
+
+def test_there_are_enough_controls_for_few_items_and_never_the_same_passage_twice() -> None:
+    few, many = _controls(_item(0, 100)), _controls(*[_item(0, 100)] * 500)
+    assert (len(few), len(many)) == (24, 48)
+    for controls in (few, many):
+        assert len({c.cluster for c in controls}) == len(controls)
+
+
+def test_controls_are_cut_at_words_from_passages_of_the_corpus() -> None:
+    texts = {p.id: p for p in control_passages()}
+    for control in _controls(_item(40, 120)):
+        passage = texts[control.label]
+        assert passage.text.startswith(control.prompt + control.completion)
+        assert passage.text[len(control.prompt)] == " "
+
+
+def test_controls_follow_from_the_stream() -> None:
+    items = [_item(0, 50 + i) for i in range(40)]
+    assert _controls(*items) == _controls(*items)
+    assert _controls(*items) != _controls(*items, seed=1)

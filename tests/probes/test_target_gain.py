@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dlm_sway.backends.dummy import DummyBackend
+from dlm_sway.backends.dummy_options import DummyOptions
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.result import ProbeResult, Question, Verdict
+from dlm_sway.engine.ask import TextItem
+from dlm_sway.probes.base import Env, build_probe
+from dlm_sway.probes.controls import matched_controls
+
+Language = Callable[..., tuple[str, ...]]
+Run = Callable[..., ProbeResult]
+
+
+def _claim(result: ProbeResult, name: str = "on_target") -> Question:
+    return Question.model_validate(result.evidence["claims"][name])
+
+
+def _learn(ran: Run, texts: tuple[str, ...], options: dict[str, Any] | None = None, **spec: Any) -> ProbeResult:
+    items = spec.pop("items", texts)
+    return ran({"adapter": "trained", "towards": texts, **(options or {})}, kind="target_gain", items=items, **spec)
+
+
+def test_a_trained_adapter_is_on_target_and_generalises(ran: Run, language: Language) -> None:
+    result = _learn(ran, language(12), held_out=language(8, seed=1))
+    assert result.verdict is Verdict.PASS
+    for name in ("on_target", "generalises"):
+        claim = _claim(result, name)
+        assert claim.effect > 1
+        assert claim.interval[0] > 0.5
+        assert (claim.p, claim.unit, claim.null) == (0.05, "nat/token", "rotation (N1), 19 draws")
+        assert result.evidence[name]["null"]["rank"] == 1
+    assert result.score == 1.0
+    assert result.evidence["statistic"] == result.evidence["on_target"]["null"]["statistic"]
+
+
+def test_the_gain_is_the_mean_log_prob_per_token_that_the_fine_tune_adds(ran: Run, language: Language) -> None:
+    backend = DummyBackend(DummyOptions(adapter="trained", towards=language(12)))
+    items = (*language(5, seed=2), *language(3, seed=3, length=9))
+    sums = []
+    for opened in (backend.as_base(), backend.as_finetuned()):
+        with opened as view:
+            sums.append(sum(view.logprob_of("", text) for text in items))
+    tokens = sum(len(text.split()) for text in items)
+    result = ran(backend, kind="target_gain", items=items)
+    assert result.raw == pytest.approx((sums[1] - sums[0]) / tokens, rel=1e-5)
+    assert result.evidence["on_target"]["base_nats_per_token"] == pytest.approx(-sums[0] / tokens, rel=1e-5)
+    assert result.evidence["on_target"]["gain"]["n_tokens"] == tokens
+
+
+def test_an_adapter_of_other_text_is_not_on_target(ran: Run, language: Language) -> None:
+    result = _learn(ran, language(12, first=70), items=language(12), held_out=language(8, seed=1))
+    assert {_claim(result, name).verdict for name in ("on_target", "generalises")} == {Verdict.FAIL}
+    assert result.score == 0.0
+    assert "under the minimum of 0.05 nat/token" in result.message
+
+
+def test_what_is_learned_of_one_text_need_not_carry_over(ran: Run, language: Language) -> None:
+    result = _learn(ran, language(12), held_out=language(12, first=70))
+    assert _claim(result).verdict is Verdict.PASS
+    assert _claim(result, "generalises").verdict is Verdict.FAIL
+    assert result.verdict is Verdict.FAIL
+    assert result.evidence["kept_on_held_out"]["ratio"] < 0.1
+
+
+def test_held_out_text_keeps_a_share_of_the_gain_with_an_interval(ran: Run, language: Language) -> None:
+    kept = _learn(ran, language(12), held_out=language(12, seed=1)).evidence["kept_on_held_out"]
+    assert kept["interval"][0] < kept["ratio"] < kept["interval"][1]
+    assert 0.8 < kept["ratio"] < 1.1
+
+
+def test_without_held_out_text_nothing_is_claimed_about_it(ran: Run, language: Language) -> None:
+    result = _learn(ran, language(6))
+    assert set(result.evidence["claims"]) == {"on_target"}
+    assert "kept_on_held_out" not in result.evidence
+
+
+@pytest.mark.parametrize(("n", "counted"), [(1, "1 item"), (4, "4 items")])
+def test_too_few_items_are_inconclusive_and_say_so(ran: Run, language: Language, n: int, counted: str) -> None:
+    result = _learn(ran, language(12), items=language(12)[:n])
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.message.endswith(f": {counted} cannot decide; give at least 5, better 30")
+    assert result.score is None
+
+
+def test_many_items_of_one_cluster_are_one_item(ran: Run, language: Language) -> None:
+    items = [{"text": text, "cluster": "a document"} for text in language(12)]
+    result = _learn(ran, language(12), items=items)
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "1 item cannot decide" in result.message
+    assert result.ci_95 is None
+
+
+def test_held_out_items_that_were_trained_on_are_refused(language: Language) -> None:
+    raw = {"name": "x", "kind": "target_gain", "items": language(4), "held_out": language(4)[2:]}
+    with pytest.raises(BadInputError, match="2 held-out items are also in the training data, such as 'w"):
+        build_probe(raw)
+    apart = [{"prompt": "other", "completion": text} for text in language(4)]
+    assert build_probe({**raw, "held_out": apart})
+
+
+def test_controls_are_matched_passages_or_those_given(language: Language) -> None:
+    probe, spec = build_probe({"name": "x", "kind": "target_gain", "items": language(30)})
+    env = Env(seed=1)
+    target, control, under_nulls = probe.plan(spec, env, ())
+    assert target.items == spec.items  # type: ignore[attr-defined]
+    assert control.items == matched_controls(target.items, rng=env.rng("x", "controls"))
+    assert (len(target.views), len(control.views), len(under_nulls.views)) == (1, 1, 40)
+    assert set(under_nulls.items) <= set(target.items)
+    probe, spec = build_probe({"name": "x", "kind": "target_gain", "items": language(4), "controls": ["plain text"]})
+    assert probe.plan(spec, env, ())[1].items == (TextItem("", "plain text", "0", "0"),)
+
+
+def test_harm_to_the_controls_does_not_make_a_target_pass(ran: Run, language: Language) -> None:
+    harmed = language(12, first=70)
+    result = ran({"adapter": "trained", "away": harmed}, kind="target_gain", items=language(12), controls=harmed)
+    assert result.evidence["on_target"]["against_control"]["low"] > 0.5
+    assert _claim(result).verdict is not Verdict.PASS
+    assert result.evidence["control"]["estimate"] < -0.5
+
+
+def test_a_gain_that_every_text_has_is_not_on_target(ran: Run, language: Language) -> None:
+    result = _learn(ran, language(12), items=language(12, seed=1), controls=language(12, seed=2), min_gain=0.5)
+    assert result.raw > 1
+    assert result.verdict is Verdict.FAIL
+    assert "not 0.5 nat/token better than other text of the same form" in result.message
+
+
+def test_a_noise_adapter_that_happens_to_gain_is_caught_by_its_nulls(ran: Run, language: Language) -> None:
+    seeds = range(1, 9)  # seed 0 is one of the twenty that rank first
+    results = [ran({"strength": 0.3, "adapter_seed": s}, kind="target_gain", items=language(12)) for s in seeds]
+    lucky = [r for r in results if r.raw > 0.05 and r.ci_95[0] > 0]
+    assert lucky
+    for result in lucky:
+        assert result.verdict is Verdict.FAIL
+        assert "random directions do as well (rank " in result.message
+
+
+def test_too_few_draws_are_inconclusive_and_not_a_failure(ran: Run, language: Language) -> None:
+    result = _learn(ran, language(12), settings={"n_draws": 9})
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.message.endswith("9 draws cannot reach p <= 0.05; use --draws 19 or more")
+
+
+def test_without_a_null_the_items_decide_by_sign_flips(ran: Run, language: Language) -> None:
+    result = _learn(ran, language(12), {"refusal": "tensor x has no rule"})
+    claim = _claim(result)
+    assert (claim.verdict, claim.null) == (Verdict.PASS, "sign flip of paired gains (N5)")
+    assert claim.p == 2**-12
+    assert (result.evidence["null_draws"], result.evidence["statistic"]) == ([], None)
+
+
+def test_items_at_odds_are_inconclusive_and_say_how_many_would_decide(ran: Run, language: Language) -> None:
+    items = [*language(3), *language(4, first=70)]
+    result = ran(
+        {"adapter": "trained", "towards": language(12), "away": language(12, first=70)},
+        kind="target_gain",
+        items=items,
+        settings={"n_draws": 39},
+    )
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.score is None
+    needed = int(result.message.rpartition("7 items do not decide; about ")[2].removesuffix(" would"))
+    assert needed > 7
+
+
+def test_the_items_that_gained_most_and_least_are_shown(ran: Run, language: Language) -> None:
+    items = [{"text": text, "label": f"known {i}"} for i, text in enumerate(language(6))]
+    items.append({"text": language(1, first=70)[0], "label": "strange"})
+    shown = _learn(ran, language(12), items=items).evidence["on_target"]["items"]
+    assert shown["smallest"][0]["label"] == "strange"
+    assert shown["largest"][0]["value"] > shown["smallest"][0]["value"]
+
+
+def test_prompts_are_given_and_not_scored(ran: Run, language: Language) -> None:
+    items = [{"prompt": text, "completion": " w50 w51"} for text in language(6)]
+    result = _learn(ran, language(12), items=items)
+    assert result.evidence["on_target"]["gain"]["n_tokens"] == 12
+
+
+def test_prompts_go_through_the_chat_template_unless_told_otherwise(ran: Run, language: Language) -> None:
+    items = [{"prompt": "w50", "completion": " w51 w52"} for _ in range(6)]
+
+    def gained(style: str) -> float | None:
+        return _learn(ran, language(12), {"chat_template": True}, items=items, settings={"format": style}).raw
+
+    assert gained("auto") == gained("chat") != gained("raw")
+
+
+def test_chat_without_a_template_is_an_error(ran: Run, language: Language) -> None:
+    result = _learn(ran, language(6), settings={"format": "chat"})
+    assert result.verdict is Verdict.ERROR
+    assert "the tokenizer has no chat template" in result.message

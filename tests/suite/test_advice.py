@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from dlm_sway.core.result import Question, Verdict
+from dlm_sway.suite.advice import next_steps
+from dlm_sway.suite.result import QUESTIONS
+
+
+def _steps(*, adapter: str = "runs/a", **verdicts: str) -> tuple[str, ...]:
+    questions = {name: Question(verdict=Verdict(verdicts.get(name, "pass"))) for name in QUESTIONS}
+    return next_steps(questions, adapter=adapter, base="org/base")
+
+
+def test_nothing_is_left_to_do_after_six_passes() -> None:
+    assert _steps() == ()
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("verdict", ["fail", "error"])
+def test_every_failure_has_one_advice(name: str, verdict: str) -> None:
+    steps = _steps(**{name: verdict})
+    assert len(steps) == 1
+    assert "{" not in steps[0]
+
+
+@pytest.mark.parametrize("name", [name for name in QUESTIONS if name != "applied"])
+def test_every_open_question_says_what_would_decide_it(name: str) -> None:
+    assert len(_steps(**{name: "inconclusive"})) == 1
+
+
+def test_advice_follows_the_order_of_the_questions() -> None:
+    steps = _steps(no_harm="fail", sound="warn", learned="fail")
+    assert [step.split()[0] for step in steps] == ["Look", "The", "It"]
+
+
+def test_what_was_not_given_is_asked_for_when_all_else_passed() -> None:
+    assert "--data FILE" in _steps(on_target="skip", generalises="skip")[0]
+    assert "--held-out FILE" in _steps(generalises="skip")[0]
+    assert len(_steps(on_target="skip", generalises="skip", no_harm="fail")) == 1
+
+
+def test_names_are_safe_to_paste_into_a_shell() -> None:
+    name = "my adapter; rm -rf x"
+    (step,) = _steps(adapter=name, sound="fail")
+    assert shlex.quote(name) in step
