@@ -98,7 +98,7 @@ def test_a_gaussian_null_has_sizes_that_make_sense(option: dict[str, float]) -> 
 
 
 def merged(backend: Any, view: View) -> np.ndarray:
-    """Score with a plain model whose weights are W + s lam B' A, made from the adapter's file and the nulls' definition."""
+    """Score with a plain model whose weights are W + s lam B' A, from the adapter's file and the nulls' definition."""
     model = AutoModelForCausalLM.from_pretrained(base_of("llama"), dtype=torch.float32)
     stored = load_file(adapter_of("llama", "qv") / "adapter_model.safetensors")
     for key, a in stored.items():
@@ -148,9 +148,14 @@ def test_the_adapter_is_back_bit_for_bit_even_after_an_error(kind: str, view: Vi
     before = {n: (p.data_ptr(), p.detach().clone()) for n, p in backend.model.named_parameters()}
     scales = [dict(layer.scaling) for layer in backend.sites.layers]
     error = NullRuleError if kind == "pissa" and view.kind != "adapter" else KeyError
-    with pytest.raises(error), backend.view(view) as opened:
-        opened.rolling_logprob(TEXT)
-        raise KeyError("stop")
+
+    def stop() -> None:
+        with backend.view(view) as opened:
+            opened.rolling_logprob(TEXT)
+            raise KeyError("stop")
+
+    with pytest.raises(error):
+        stop()
     for name, p in backend.model.named_parameters():
         assert p.data_ptr() == before[name][0], name
         assert torch.equal(p, before[name][1]), name

@@ -5,7 +5,7 @@ import pytest
 
 from dlm_sway.data.control import control_passages
 from dlm_sway.engine.ask import TextItem
-from dlm_sway.probes.controls import matched_controls
+from dlm_sway.probes.controls import _cut, matched_controls
 
 LONGEST_WORD = 25
 
@@ -61,3 +61,10 @@ def test_controls_follow_from_the_stream() -> None:
     items = [_item(0, 50 + i) for i in range(40)]
     assert _controls(*items) == _controls(*items)
     assert _controls(*items) != _controls(*items, seed=1)
+
+
+@pytest.mark.parametrize("length", range(0, 400, 7))
+def test_every_passage_leaves_something_to_score_wherever_it_is_cut(length: int) -> None:
+    like = _item(length, length)
+    for passage in control_passages():
+        assert _cut(passage.text, like, passage.id, passage.register).completion.strip(), passage.id

@@ -103,7 +103,7 @@ def test_a_probe_that_fails_is_an_error_and_the_others_go_on(driven: Drive, step
     found = driven({}, _named("first", rounds=2), broken, _named("last", rounds=2)).results
     assert [r.verdict for r in found] == [Verdict.PASS, Verdict.ERROR, Verdict.PASS]
     assert (found[1].name, found[1].kind, found[1].score) == ("broken", "scripted", 0.0)
-    assert found[1].message.startswith("the completion is empty" if step == "answer" else f"no luck in {step}")
+    assert found[1].message.startswith("0: the completion is empty" if step == "answer" else f"no luck in {step}")
     assert [r.evidence["rounds"] for r in (found[0], found[2])] == [2, 2]
 
 

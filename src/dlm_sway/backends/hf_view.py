@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -86,7 +87,9 @@ class HFView:
             options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
         pad = self._encoder.tokenizer.pad_token_id
         devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.inference_mode():
+        with torch.random.fork_rng(devices=devices), torch.inference_mode(), warnings.catch_warnings():
+            # PEFT leaves positions to the model under prompt learning: right for one prompt without padding.
+            warnings.filterwarnings("ignore", message="Position ids are not supported", category=UserWarning)
             torch.manual_seed(seed)
             out = model.generate(
                 input_ids=ids,

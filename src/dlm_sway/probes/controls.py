@@ -35,7 +35,10 @@ def matched_controls(items: Sequence[TextItem], *, rng: np.random.Generator) -> 
 def _cut(text: str, like: TextItem, name: str, register: str) -> TextItem:
     # A prompt longer than the passage must leave something to score.
     split = _boundary(text, min(len(like.prompt), len(text) // 2)) if like.prompt else 0
-    end = _boundary(text, split + max(40, len(like.completion)))
+    wanted = split + max(40, len(like.completion))
+    end = _boundary(text, wanted)
+    if not text[split:end].strip():  # no boundary between the two, as in a table or a script without spaces
+        end = min(wanted, len(text))
     return TextItem(text[:split], text[split:end], name, name, register)
 
 
