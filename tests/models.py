@@ -42,7 +42,7 @@ EMBEDDING: Final = {"gpt2": "wte"}
 ARCHITECTURES: Final = ("llama", "gpt2", "qwen2", "gemma3")
 STACKED: Final = ("qv", "all-linear", "rslora", "ranks", "embedding", "lm_head", "dora")
 VIEW_BY_VIEW: Final = ("saved-head", "saved-norm", "saved-embedding", "bias-all", "bias-lora-only")
-NO_NULL: Final = ("lora-bias", "pissa", "ia3", "prompt", "prefix")
+NO_NULL: Final = ("lora-bias", "pissa", "olora", "alora", "dora-embedding", "ia3", "prompt", "prefix")
 
 
 @cache
@@ -184,6 +184,9 @@ def adapter_config(kind: str, arch: str) -> Any:
         "bias-lora-only": {"bias": "lora_only"},
         "lora-bias": {"lora_bias": True},
         "pissa": {"init_lora_weights": "pissa"},
+        "olora": {"init_lora_weights": "olora"},
+        "alora": {"alora_invocation_tokens": byte_tokenizer(bos=False)("he")["input_ids"]},
+        "dora-embedding": {"use_dora": True, "target_modules": [*qv, embedding]},
     }[kind]
     return lora(arch, **options)
 

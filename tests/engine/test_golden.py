@@ -27,7 +27,7 @@ NULLS = (
     View("sign_flip", seed=3),
     View("gaussian", seed=3, init_scale=0.1),
 )
-UNSCALED = ("ia3", "prompt", "prefix")
+UNSCALED = ("dora-embedding", "ia3", "prompt", "prefix")
 
 
 def engine_logprobs(backend: Any, views: tuple[View, ...], source: Any = None) -> np.ndarray:
@@ -72,7 +72,7 @@ def test_an_adapter_without_a_null_is_scored_and_its_nulls_are_refused(arch: str
     views = (FINETUNED,) if kind in UNSCALED else SCALES
     np.testing.assert_allclose(engine_logprobs(backend, views), peft_logprobs(backend, views), atol=1e-4)
     assert backend.null_refusal()
-    with pytest.raises(NullRuleError, match=r"lora_B|init_lora_weights|ia3_l|prompt_encoder"):
+    with pytest.raises(NullRuleError, match=r"lora_|init_lora_weights|ia3_l|prompt_encoder"):
         engine_logprobs(backend, NULLS[:1])
 
 

@@ -63,21 +63,38 @@ def test_two_steps_at_a_tiny_rate_are_not_applied_and_on_target(
     assert found.exit_code != 0
 
 
-def test_an_adapter_of_another_document_is_not_on_target(
+def test_an_adapter_of_other_documents_is_not_on_target(
     model_dir: Path, plain: list[str], texts: Path, tmp_path: Path
 ) -> None:
-    other = (texts / "wrong-document.txt").read_text(encoding="utf-8").splitlines()
-    adapter = train_lora(model_dir, tmp_path / "wrong", texts=other, plain=plain, recipe=RECIPE)
-    found = _check(adapter, model_dir, texts)
+    """It gains 0.4 nat/token on the target, as on any text that hard: it mended the base, not the target."""
+    recipe = Recipe(batch=4, plain=0)
+    found = _check(train_lora(model_dir, tmp_path / "other", texts=plain, recipe=recipe), model_dir, texts)
+    assert (found.questions["on_target"].effect or 0.0) > 0.2
     assert found.questions["on_target"].verdict == "fail"
+    assert found.exit_code == 1
+
+
+def test_a_wrong_document_in_a_like_tone_gains_a_fraction_of_what_the_right_one_does(
+    healthy: Path, model_dir: Path, plain: list[str], texts: Path, tmp_path: Path
+) -> None:
+    """Another invented subject in the same form does help a little; the measurement is believed, and it is small."""
+    wrong = (texts / "wrong-document.txt").read_text(encoding="utf-8").splitlines()
+    adapter = train_lora(model_dir, tmp_path / "like-tone", texts=wrong, plain=plain, recipe=RECIPE)
+    beyond = [_beyond_control(_check(a, model_dir, texts)) for a in (healthy, adapter)]
+    print(f"beyond control text as hard: right document {beyond[0]:.3f}, like-tone document {beyond[1]:.3f}")
+    assert beyond[1] < beyond[0] / 3
+
+
+def _beyond_control(found: CheckResult) -> float:
+    probe = next(p for p in found.probes if p.kind == "target_gain")
+    return float(probe.evidence["on_target"]["against_control"]["estimate"])
 
 
 def test_a_gain_of_a_tenth_of_a_nat_on_held_out_text_passes(
-    model_dir: Path, document: list[str], plain: list[str], texts: Path, tmp_path: Path
+    model_dir: Path, document: list[str], texts: Path, tmp_path: Path
 ) -> None:
-    recipe = Recipe(steps=8, lr=3e-4)
-    adapter = train_lora(model_dir, tmp_path / "weak", texts=document, plain=plain, recipe=recipe)
-    found = _check(adapter, model_dir, texts)
+    recipe = Recipe(steps=18, lr=4e-4, batch=4, plain=0)
+    found = _check(train_lora(model_dir, tmp_path / "weak", texts=document, recipe=recipe), model_dir, texts)
     gain = found.questions["generalises"].effect
     assert gain is not None
     assert 0.05 <= gain <= 0.2, f"the recipe no longer gives a weak adapter: {gain}"

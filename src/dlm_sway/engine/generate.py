@@ -174,13 +174,13 @@ class _Writer:
     def _room(self, width: int, source: Source) -> int:
         """Return how many rows with prompts of `width` tokens go at once; at least 1."""
         batch_tokens = self._engine.batch_tokens
-        model = getattr(source, "model", None)
         rooms = [batch_tokens // width]
-        if model is not None:
-            length = min(width + self._max_new_tokens, self._window)
-            cache = max(_CACHE_BYTES * batch_tokens, model.get_memory_footprint() // 4)
-            rooms.append(cache // (length * _cache_bytes_a_token(model)))
-            rooms.append(_LOGIT_BYTES // (4 * model.config.get_text_config().vocab_size))
+        if isinstance(source, ModelSource):
+            rooms.append(_LOGIT_BYTES // (4 * source.model.config.get_text_config().vocab_size))
+            if source.continues:
+                length = min(width + self._max_new_tokens, self._window)
+                room = max(_CACHE_BYTES * batch_tokens, source.model.get_memory_footprint() // 4)
+                rooms.append(room // (length * _cache_bytes_a_token(source.model)))
         return int(max(1, min(rooms)))
 
     def _fit(self, texts: list[_Text], views: tuple[View, ...], source: Source) -> None:
