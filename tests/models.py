@@ -42,7 +42,7 @@ EMBEDDING: Final = {"gpt2": "wte"}
 ARCHITECTURES: Final = ("llama", "gpt2", "qwen2", "gemma3")
 STACKED: Final = ("qv", "all-linear", "rslora", "ranks", "embedding", "lm_head", "dora")
 VIEW_BY_VIEW: Final = ("saved-head", "saved-norm", "saved-embedding", "bias-all", "bias-lora-only")
-NO_NULL: Final = ("lora-bias", "pissa", "olora", "alora", "dora-embedding", "ia3", "prompt", "prefix")
+NO_NULL: Final = ("lora-bias", "pissa", "alora", "dora-embedding", "ia3", "prompt", "prefix")
 
 
 @cache

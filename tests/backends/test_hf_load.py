@@ -212,10 +212,12 @@ def test_an_embedding_that_the_adapter_file_brings_is_no_part_of_the_base(
     assert np.abs(logprobs(backend, backend.as_finetuned()) - logprobs(plain, plain.as_finetuned())).max() > 1e-2
 
 
-def test_the_real_start_of_pissa_is_not_lost(tmp_path: Path) -> None:
-    """Loading takes PiSSA's start out of the base weights; without the adapter they must be whole."""
+@pytest.mark.parametrize("kind", ["pissa", "olora"])
+def test_what_an_adapter_takes_out_of_the_base_is_put_back(kind: str, tmp_path: Path) -> None:
+    """Loading takes the start of PiSSA and OLoRA out of the base weights; without the adapter they must be whole."""
     base = base_of("llama")
-    backend = open_backend(base, save_adapter(base, tmp_path / "a", adapter_config("pissa", "llama"), std=0.05))
+    backend = open_backend(base, save_adapter(base, tmp_path / "a", adapter_config(kind, "llama"), std=0.05))
+    assert kind in str(backend.null_refusal())
     weights = load_file(base / "model.safetensors")
     changed = {s.name: s.original for s in backend.sites.dense}
     assert set(changed) == {f"model.layers.{i}.self_attn.{m}_proj.weight" for i in (0, 1) for m in "qv"}

@@ -18,6 +18,7 @@ from tests.models import (
     save_adapter,
     save_base,
 )
+from transformers import AutoModelForCausalLM, MambaConfig
 
 from dlm_sway.backends.dummy import DummyBackend
 from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
@@ -91,6 +92,19 @@ def test_adapters_without_a_stacked_form_go_view_by_view(adapter: str) -> None:
         assert engine.path == "view by view"
         assert isinstance(source, ModelSource)
         assert source.continues == (adapter == "ia3")
+
+
+def test_a_state_space_model_reads_whole_rows(tmp_path: Path) -> None:
+    config = MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4, bos_token_id=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "base", tmp_path / "adapter", lora(target_modules=["in_proj"]))
+    backend = open_backend(tmp_path / "base", adapter)
+    backend.model.generation_config.eos_token_id = None
+    together = written(backend, PROMPTS, max_new_tokens=5)
+    assert lists(together) == [[one_by_one(backend, p, v, 5) for p in PROMPTS] for v in VIEWS]
 
 
 def test_a_model_whose_cache_cannot_be_continued_reads_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:

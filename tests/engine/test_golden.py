@@ -82,7 +82,7 @@ def test_an_adapter_without_a_scale_says_so(kind: str) -> None:
         engine_logprobs(backend_of("llama", kind), (scaled(0.5),))
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ["gpt2", "gemma3"])
 @pytest.mark.parametrize("kind", STACKED)
 def test_what_is_stacked_gives_the_same_view_by_view(arch: str, kind: str) -> None:
     backend = backend_of(arch, kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from dlm_sway.adapters.config import load_config
 from dlm_sway.adapters.tensors import TensorFile
 from dlm_sway.backends.hf_find import holds_base, name_in_base
+from dlm_sway.backends.quiet import quiet_peft
 from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError, MissingExtraError
 from dlm_sway.core.model import ModelSpec
 
@@ -167,13 +167,7 @@ def _attach(base: Any, adapter: Path, device: torch.device) -> Any:
     from peft import PeftModel
 
     try:
-        with warnings.catch_warnings():
-            # Missing and unexpected keys are found, named and judged by `sway inspect`; PEFT only hints at them.
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"peft\..*")
-            # PEFT asks transformers by a name that version 5 gave up; the answer is the same, and no user's affair.
-            warnings.filterwarnings(
-                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
-            )
+        with quiet_peft():
             model = PeftModel.from_pretrained(base, str(adapter), is_trainable=False, torch_device=str(device))
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise AdapterError(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlm_sway.backends.quiet import quiet_peft
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.progress import Progress, Silent
 
@@ -92,7 +93,8 @@ def _prepare(base: Path, recipe: Recipe) -> tuple[Any, Any]:
     model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32, use_safetensors=True)
     targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, task_type="CAUSAL_LM")
-    return get_peft_model(model, config).train(), tokenizer
+    with quiet_peft():
+        return get_peft_model(model, config).train(), tokenizer
 
 
 def _order(n_texts: int, n_plain: int, recipe: Recipe, seed: int) -> list[tuple[list[int], list[int]]]:
