@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlm_sway.backends import cpu_linear
 from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.views import BASE, FINETUNED, rotations
 from dlm_sway.demo.model import demo_model
 from dlm_sway.demo.noise import write_noise
 from dlm_sway.demo.run import demo_text
-from dlm_sway.engine import cpu_linear
 from dlm_sway.engine.ask import Ask, TextItem
 from dlm_sway.engine.run import Engine
 from dlm_sway.engine.sources import ViewwiseSource

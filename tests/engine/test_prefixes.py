@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlm_sway.core.views import FINETUNED, View, rotations
+from dlm_sway.engine.pack import Chunk, Need, pack
 from dlm_sway.engine.prefixes import Cluster, fit, share, tokens
 from dlm_sway.engine.rows import Row
 
@@ -118,3 +121,50 @@ def test_parts_stay_within_the_budget_unless_a_cluster_alone_exceeds_it() -> Non
     assert len(parts) > 1
     assert all(6 * tokens(p) <= 600 for p in parts)
     assert all(len(p) == 1 for p in fit(clusters, n_views=6, batch_tokens=1))
+
+
+def packed(rows: list[Row], *, shares: Callable[[], bool], batch_tokens: int = 400, stacks: bool = True) -> list[Chunk]:
+    views: tuple[View, ...] = (FINETUNED, *rotations(seed=0, n_draws=8))
+    needs = [Need(r, dict.fromkeys(views), {"kl"}) for r in rows]
+    return list(pack(needs, batch_tokens=batch_tokens, views_per_pass=len, stacks=stacks, shares=shares))
+
+
+def test_a_cluster_too_large_for_the_budget_is_read_under_fewer_views_at_a_time() -> None:
+    rows = [row(PROMPT, (i, i + 1)) for i in range(4)]
+    chunks = packed(rows, shares=lambda: True, batch_tokens=100)
+    assert all(len(c.rows) == 4 and c.heads == (19,) * 4 for c in chunks)
+    assert all((1 + len(c.views)) * (19 + 2) <= 100 for c in chunks)
+    assert [v for c in chunks for v in c.views] == [FINETUNED, *rotations(seed=0, n_draws=8)]
+    assert len(packed(rows, shares=lambda: True, batch_tokens=100, stacks=False)) == 1
+
+
+def test_a_large_cluster_is_cut_so_that_results_come_at_a_steady_pace() -> None:
+    chunks = packed([row(PROMPT, (i, i + 1)) for i in range(600)], shares=lambda: True)
+    assert sum(len(c.rows) for c in chunks) == 600
+    assert len(chunks) > 1
+    assert all(c.view_tokens <= 10 * 400 for c in chunks)
+
+
+def test_tokens_of_a_prefix_are_counted_once_a_view() -> None:
+    (chunk,) = packed([row(PROMPT, (i, i + 1)) for i in range(4)], shares=lambda: True)
+    assert chunk.view_tokens == 10 * (19 + 4 * 2)
+    two = Chunk((*chunk.rows[:1], row(PROMPT[::-1], (0, 1))), chunk.views, chunk.reducers, (19, 9))
+    assert two.view_tokens == 10 * (2 * 19 + 2 + 12)
+
+
+def test_halves_of_a_chunk_keep_what_their_rows_share() -> None:
+    (chunk,) = packed([row(PROMPT, (i, i + 1)) for i in range(5)], shares=lambda: True)
+    halves = chunk.halves()
+    assert [len(h.rows) for h in halves] == [len(h.heads) for h in halves] == [2, 3]
+    single = Chunk(chunk.rows[:1], chunk.views, chunk.reducers, chunk.heads[:1])
+    assert [h.heads for h in single.halves()] == [(19,), (19,)]
+
+
+def test_where_nothing_is_saved_or_nothing_can_be_shared_rows_are_read_whole() -> None:
+    def never() -> bool:
+        raise AssertionError("asked for nothing")
+
+    assert not any(c.heads for c in packed([row((i, *PROMPT), (1,)) for i in range(9)], shares=never))
+    chunks = packed([row(PROMPT, (i, i)) for i in range(9)], shares=lambda: False)
+    assert not any(c.heads for c in chunks)
+    assert sum(len(c.rows) for c in chunks) == 9

@@ -15,7 +15,18 @@ from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine.ask import Ask, TextItem
 from dlm_sway.engine.run import Engine
 from dlm_sway.probes import registry
-from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, RunContext, Seen, build_probe, register, result_of
+from dlm_sway.probes.base import (
+    Env,
+    Found,
+    NullTest,
+    Probe,
+    ProbeSpec,
+    RunContext,
+    Seen,
+    build_probe,
+    register,
+    result_of,
+)
 from dlm_sway.probes.drive import Driven, drive, family_p
 from dlm_sway.stats.multiplicity import max_t
 
@@ -168,8 +179,6 @@ def test_a_probe_alone_has_the_p_of_its_rank(driven: Drive, language: Language) 
 
 
 def test_families_of_different_numbers_of_draws_are_kept_apart() -> None:
-    from dlm_sway.probes.base import NullTest
-
     rng = np.random.default_rng(0)
     found = [
         Found((NullTest("a", 9.0, rng.random(19), "linear"), NullTest("b", 9.0, rng.random(19), "linear"))),
@@ -180,6 +189,17 @@ def test_families_of_different_numbers_of_draws_are_kept_apart() -> None:
     assert adjusted[id(found[0])] == {"a": 0.05, "b": 0.05}
     assert adjusted[id(found[1])] == {"a": 0.025}
     assert adjusted[id(found[2])] == {}
+
+
+def test_magnitudes_enter_the_family_as_logarithms() -> None:
+    rng = np.random.default_rng(0)
+    heavy, gains = rng.lognormal(0, 3, size=20), rng.normal(size=20)
+    gains[0] = 2.0
+    tests = (NullTest("kl", heavy[0], heavy[1:], "log"), NullTest("gain", gains[0], gains[1:], "linear"))
+    found = Found(tests)
+    expected = max_t(np.stack([np.log(heavy), gains])).p_adjusted
+    assert expected.tolist() != max_t(np.stack([heavy, gains])).p_adjusted.tolist()
+    assert list(family_p([found])[id(found)].values()) == expected.tolist()
 
 
 def test_a_magnitude_of_zero_enters_the_family(driven: Drive, language: Language) -> None:

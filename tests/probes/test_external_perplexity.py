@@ -37,6 +37,7 @@ def test_a_harmless_adapter_passes_at_the_first_look(ran: Run, language: Languag
     assert (result.verdict, result.score) == (Verdict.PASS, 1.0)
     assert result.evidence["n_items"] == 32
     assert result.evidence["loss"]["upper"] < 0.05
+    assert result.evidence["method"].startswith("given critical value")  # Pocock's: it pays for the looking
     assert "loss +0.026 nat/token on 32 control passages: surely under the margin (bound +0.0" in result.message
 
 

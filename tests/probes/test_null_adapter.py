@@ -72,6 +72,13 @@ def test_a_weak_adapter_is_calibrated_with_the_very_draws_of_the_probe(driven: D
         assert first.evidence["null_stats"]["delta_kl"]["mean"] == pytest.approx(np.mean(kl.evidence["null_draws"]))
 
 
+def test_the_first_of_two_probes_of_a_kind_stands_for_it(driven: Drive, language: Language) -> None:
+    specs = [_kl(language(4), name="first"), _kl(language(4, first=70), name="second")]
+    both = driven(OPTIONS, _null(), *specs).results[0].evidence["null_stats"]
+    alone = driven(OPTIONS, _null(), specs[0]).results[0].evidence["null_stats"]
+    assert both == alone
+
+
 def test_probes_before_it_are_not_calibrated(driven: Drive, language: Language) -> None:
     result = driven(OPTIONS, _kl(language(4)), _null()).results[1]
     assert result.verdict is Verdict.SKIP

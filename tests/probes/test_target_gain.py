@@ -3,13 +3,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dlm_sway.backends.dummy import DummyBackend
 from dlm_sway.backends.dummy_options import DummyOptions
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import ProbeResult, Question, Verdict
-from dlm_sway.engine.ask import TextItem
+from dlm_sway.core.views import FINETUNED
+from dlm_sway.engine.ask import Scores, TextItem
 from dlm_sway.probes.base import Env, build_probe
 from dlm_sway.probes.controls import matched_controls
 
@@ -129,6 +131,25 @@ def test_a_gain_that_every_text_has_is_not_on_target(ran: Run, language: Languag
     assert result.raw > 1
     assert result.verdict is Verdict.FAIL
     assert "not 0.5 nat/token better than other text of the same form" in result.message
+
+
+def _easy_and_hard(gain_of: Callable[[np.ndarray], np.ndarray], *, base_logprob: float, n: int = 12) -> Scores:
+    """Return the answer to items of 10 tokens whose base log-probs spread around a mean, with gains that follow."""
+    x = base_logprob + np.random.default_rng(0).normal(size=10 * n)
+    items = tuple(TextItem("", f"text {i}", f"{base_logprob} {i}", "") for i in range(n))
+    return Scores(items, (FINETUNED,), np.arange(0, 10 * n + 1, 10), {"gain": gain_of(x)[None]}, x)
+
+
+@pytest.mark.parametrize(("extra", "verdict"), [(0.0, Verdict.FAIL), (0.5, Verdict.PASS)])
+def test_a_text_that_gains_because_it_is_hard_is_not_on_target(extra: float, verdict: Verdict) -> None:
+    probe, spec = build_probe({"name": "x", "kind": "target_gain", "items": ["a"]})
+    control = _easy_and_hard(lambda x: -0.2 * x, base_logprob=-3.0)
+    target = _easy_and_hard(lambda x: -0.2 * x + extra, base_logprob=-6.0)
+    env = Env(null_refusal="none")
+    result = probe.judge(spec, env, probe.measure(spec, env, ((target, control),)), {})
+    assert result.verdict is verdict
+    assert result.raw > 1
+    assert result.evidence["on_target"]["against_control"]["estimate"] == pytest.approx(extra, abs=1e-6)
 
 
 def test_a_noise_adapter_that_happens_to_gain_is_caught_by_its_nulls(ran: Run, language: Language) -> None:

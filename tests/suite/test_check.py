@@ -153,6 +153,11 @@ def test_the_same_check_gives_the_same_bytes_but_for_the_time(bench: Any, health
     assert text() == text()
 
 
+def test_another_seed_draws_other_nulls(bench: Any, healthy: Options) -> None:
+    one, other = (bench.check(healthy, seed=seed).probes[0].evidence["null_draws"] for seed in (1, 2))
+    assert set(one).isdisjoint(other)
+
+
 @pytest.mark.parametrize("options", [{}, {"adapter": "none"}, {"nan_in": ["base"]}, {"refusal": "no rule"}])
 def test_the_json_is_strict_whatever_was_found(bench: Any, language: Language, options: Options) -> None:
     data = bench.write("data.txt", language(2))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlm_sway.backends.cpu_linear import fast_linears
 from dlm_sway.backends.encoding import TextEncoder
 from dlm_sway.backends.windows import windows
 from dlm_sway.core.errors import BadInputError, ViewError
@@ -140,12 +141,14 @@ class HFView:
         # Only the distinct last positions need a row of the vocabulary; virtual tokens come before the first.
         last, where = np.unique([len(r) - 1 for r in rows], return_inverse=True)
         last += self._virtual_tokens()
-        logits = self._model(
-            input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=torch.from_numpy(mask).to(device),
-            use_cache=False,
-            logits_to_keep=torch.from_numpy(last).to(device),
-        ).logits  # [n, len(last), vocab]
+        # A single short row is bound by memory, where both libraries are alike.
+        with fast_linears(self._model if len(rows) > 1 else None):
+            logits = self._model(
+                input_ids=torch.from_numpy(ids).to(device),
+                attention_mask=torch.from_numpy(mask).to(device),
+                use_cache=False,
+                logits_to_keep=torch.from_numpy(last).to(device),
+            ).logits  # [n, len(last), vocab]
         picked: Tensor = logits[torch.arange(len(rows), device=device), torch.from_numpy(where).to(device)]
         return picked.float()
 

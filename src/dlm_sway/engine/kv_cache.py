@@ -50,7 +50,7 @@ class Rows:
             mask: int64[n, S], 0 at padding: left of all tokens, or right of the last ones.
         """
         seen = torch.zeros_like(mask[:, 0]) if self.lengths is None else self.lengths
-        positions = (seen[:, None] + torch.ones_like(mask).cumsum(-1) - 1).clamp(min=0, max=self._last_position)
+        positions = (seen[:, None] + mask.cumsum(-1) - 1).clamp(min=0, max=self._last_position)
         self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
         self.lengths = seen + mask.sum(-1)
         inputs = {"attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True}

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 
 from dlm_sway.backends.base import BulkBackend
+from dlm_sway.backends.cpu_linear import fast_linears
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.core.store import ResultStore
 from dlm_sway.core.views import BASE
 from dlm_sway.engine.ask import Ask, Scores
 from dlm_sway.engine.cache import BASE_LOGPROB, ResultCache
-from dlm_sway.engine.cpu_linear import fast_linears
 from dlm_sway.engine.memory import fits
 from dlm_sway.engine.pack import Chunk, Key, Need, pack
 from dlm_sway.engine.reduce import reduce_block
