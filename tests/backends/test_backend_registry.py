@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -66,3 +69,17 @@ def test_a_dummy_refuses_an_adapter_directory() -> None:
 def test_the_hugging_face_backend_needs_an_adapter() -> None:
     with pytest.raises(BadInputError, match="toy: no adapter is named; set `adapter` to its directory"):
         open_backend(ModelSpec(base="toy"))
+
+
+def test_the_project_declares_every_built_in_that_registers() -> None:
+    # The environment may be older than pyproject.toml, or newer: what is shipped is what stands there.
+    root = Path(__file__).parents[2]
+    declared = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    for group, package in (("dlm_sway.backends", "backends"), ("dlm_sway.probes", "probes")):
+        files = (root / "src" / "dlm_sway" / package).glob("*.py")
+        found = {
+            f"dlm_sway.{package}.{f.stem}": re.findall(r'^@register\("(\w+)"\)$', f.read_text(), re.M) for f in files
+        }
+        registered = {kind: module for module, kinds in found.items() for kind in kinds}
+        assert registered
+        assert declared.get(group) == registered

@@ -10,6 +10,7 @@ import pytest
 from dlm_sway.demo.noise import write_twin
 from dlm_sway.demo.run import RECIPE, demo_text
 from dlm_sway.demo.train import Recipe, train_lora
+from dlm_sway.probes.form import features
 from dlm_sway.suite.check import check
 from dlm_sway.suite.result import CheckResult
 
@@ -63,13 +64,15 @@ def test_two_steps_at_a_tiny_rate_are_not_applied_and_on_target(
     assert found.exit_code != 0
 
 
-def test_an_adapter_of_other_documents_is_not_on_target(
+def test_an_adapter_of_documents_of_another_kind_is_not_on_target(
     model_dir: Path, plain: list[str], texts: Path, tmp_path: Path
 ) -> None:
-    """It gains 0.4 nat/token on the target, as on any text that hard: it mended the base, not the target."""
+    """Code, tables and other languages teach nothing about the target that text as hard would not gain too."""
+    other = [text for text in plain if features(text)[5:].max() > 0.02]  # symbols, letters beyond ASCII
+    assert len(other) > 20
     recipe = Recipe(batch=4, plain=0)
-    found = _check(train_lora(model_dir, tmp_path / "other", texts=plain, recipe=recipe), model_dir, texts)
-    assert (found.questions["on_target"].effect or 0.0) > 0.2
+    found = _check(train_lora(model_dir, tmp_path / "other-kind", texts=other, recipe=recipe), model_dir, texts)
+    assert found.questions["learned"].verdict == "pass"
     assert found.questions["on_target"].verdict == "fail"
     assert found.exit_code == 1
 
