@@ -152,8 +152,7 @@ def null_marginal(backend: Any, pairs: int) -> dict[str, float]:
     nulls = rotations(seed=0, n_draws=24)
 
     def base_alone() -> None:
-        with backend.as_base() as view:
-            view.next_token_dist_batch(texts)
+        answer(backend, texts, ())
 
     def few() -> None:
         answer(backend, texts, (FINETUNED,))
@@ -200,9 +199,10 @@ def check_runs(base: Path, adapter: Path, folder: Path) -> dict[str, Any]:
     """`sway check` as a user runs it: seconds and peak memory of a fresh process, 24 lines of data."""
     data = folder / "data.txt"
     data.write_text("\n".join(demo_text("tidal-bell.txt").splitlines()[:24]), encoding="utf-8")
+    # VmHWM starts anew with the program; ru_maxrss would carry over this process's own peak.
     code = (
-        "import resource, sys; from dlm_sway.cli.app import run; run(sys.argv[1:]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "import sys; from dlm_sway.cli.app import run; run(sys.argv[1:]);"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     out: dict[str, Any] = {}
     weights = (base / "model.safetensors").stat().st_size + (adapter / "adapter_model.safetensors").stat().st_size
@@ -211,7 +211,7 @@ def check_runs(base: Path, adapter: Path, folder: Path) -> dict[str, Any]:
         began = time.perf_counter()
         done = subprocess.run([*command, "--quiet", "--device", "cpu"], check=False, capture_output=True, text=True)
         out[key] = time.perf_counter() - began
-        peak = float(done.stdout.strip().splitlines()[-1])
+        peak = 1024 * float(done.stdout.strip().splitlines()[-1])
         if not more:
             out["peak_rss_mb"] = peak / 2**20
             out["peak_rss_ratio"] = (peak - 700e6) / weights
@@ -235,26 +235,30 @@ RATIOS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=None, help="names of figures")
+    parser.add_argument("--only", nargs="*", default=None, help="names of figures; the others keep what the file says")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     base = demo_model()
-    results: dict[str, Any] = {}
+    results = json.loads(options.out.read_text(encoding="utf-8")) if options.only and options.out.is_file() else {}
     with tempfile.TemporaryDirectory() as tmp:
         adapter = write_noise(base, Path(tmp) / "adapter", b_std=0.05)
         spec = ModelSpec(base=str(base), dtype="fp32", device="cpu")
         backend = HuggingFaceDifferentialBackend(base_spec=spec, adapter_path=adapter)
         for figure in RATIOS:
-            if options.only is None or figure.__name__ in options.only:
+            name = figure.__name__
+            if options.only is None or name in options.only:
                 found = figure(backend, options.pairs)
-                results[figure.__name__] = found["ratio"]
-                results[f"{figure.__name__}_range"] = [found["min"], found["max"]]
-                print(
-                    f"{figure.__name__:24} {found['ratio']:.2f}  [{found['min']:.2f}, {found['max']:.2f}]", flush=True
-                )
+                results |= {name: found["ratio"], f"{name}_range": [found["min"], found["max"]]}
+                print(f"{name:24} {found['ratio']:.2f}  [{found['min']:.2f}, {found['max']:.2f}]", flush=True)
+                _write(results, options.out)
         backend.close()
         if options.only is None or "check" in options.only:
             results |= check_runs(base, adapter, Path(tmp)) | {"help_ms": help_ms()}
+            _write(results, options.out)
+    print(json.dumps(results, indent=1, sort_keys=True))
+
+
+def _write(results: dict[str, Any], out: Path) -> None:
     results["machine"] = {
         "cores": torch.get_num_threads(),
         "processor": platform.machine(),
@@ -262,9 +266,8 @@ def main() -> None:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    print(json.dumps(results, indent=1, sort_keys=True))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

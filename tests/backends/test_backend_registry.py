@@ -75,11 +75,9 @@ def test_the_project_declares_every_built_in_that_registers() -> None:
     # The environment may be older than pyproject.toml, or newer: what is shipped is what stands there.
     root = Path(__file__).parents[2]
     declared = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    decorated = re.compile(r'^@register\("(\w+)"\)$', re.MULTILINE)
     for group, package in (("dlm_sway.backends", "backends"), ("dlm_sway.probes", "probes")):
-        files = (root / "src" / "dlm_sway" / package).glob("*.py")
-        found = {
-            f"dlm_sway.{package}.{f.stem}": re.findall(r'^@register\("(\w+)"\)$', f.read_text(), re.M) for f in files
-        }
-        registered = {kind: module for module, kinds in found.items() for kind in kinds}
+        files = sorted((root / "src" / "dlm_sway" / package).glob("*.py"))
+        registered = {kind: f"{group}.{f.stem}" for f in files for kind in decorated.findall(f.read_text("utf-8"))}
         assert registered
         assert declared.get(group) == registered

@@ -25,7 +25,13 @@ def noise(driven: Callable[..., Driven], language: Callable[..., tuple[str, ...]
     target, unseen = language(12), language(8, seed=1)
     specs = (
         {"kind": "delta_kl", "prompts": target, "null_tokens": 100},
-        {"kind": "target_gain", "items": target, "held_out": unseen, "null_tokens": 100},
+        {
+            "kind": "target_gain",
+            "items": target,
+            "held_out": unseen,
+            "controls": language(12, first=70),
+            "null_tokens": 100,
+        },
     )
     found: Ran = []
     for seed in range(N):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ _ADDRESS = frozenset({"you", "your", "yours", "i", "my", "we", "our"})
 _SYMBOLS = frozenset("{}()[]<>=;_/\\|#*$&")
 
 
+@lru_cache(maxsize=1024)
 def features(text: str) -> npt.NDArray[np.float64]:
     """Return the form of a text, float64[7].
 
