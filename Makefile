@@ -18,6 +18,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(HF) ## Train a LoRA and its noise twin on a small real model, check both, write out/demo
+	@mkdir -p out
 	$(BIN)/sway demo --out out/demo
 
 # Tests with the real model get all cores in one process: two torch processes with their own thread pools starve
