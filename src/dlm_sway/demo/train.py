@@ -16,6 +16,7 @@ from dlm_sway.core.determinism import stream
 from dlm_sway.core.progress import Progress, Silent
 
 _CUT = 64  # tokens of a line that are trained on
+_TELL = 15  # steps between two words on progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def train_lora(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            progress.work(step + 1, recipe.steps)
+            if (step + 1) % _TELL == 0:
+                progress.phase(f"training, step {step + 1} of {recipe.steps}")
     model.save_pretrained(str(out))
     return out
 
