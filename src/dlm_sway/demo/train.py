@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dlm_sway.backends.quiet import quiet_peft
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CUT = 64  # tokens of a line that are trained on
 _TELL = 15  # steps between two words on progress
@@ -63,6 +64,8 @@ def train_lora(
         seed: of initialisation and order.
         progress: hears how many steps are done.
     """
+    import torch
+
     progress = progress or Silent()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -86,6 +89,7 @@ def train_lora(
 
 
 def _prepare(base: Path, recipe: Recipe) -> tuple[Any, Any]:
+    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as hf_logging
@@ -121,6 +125,8 @@ def _schedule(step: int, steps: int) -> float:
 
 def _loss(model: Any, tokenizer: Any, lines: list[str]) -> Tensor:
     """Return the mean next-token loss over the lines, nat per token."""
+    import torch
+
     rows = [tokenizer(line, truncation=True, max_length=_CUT)["input_ids"] for line in lines]
     width = max(len(r) for r in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
