@@ -200,7 +200,7 @@ def test_a_recorded_revision_cannot_lead_out_of_the_cache(kit: Any, hub: Path) -
         ("org/name", "other/name", False),
         ("org/name", "org/other", False),
         ("org/name", "/data/models/name", True),
-        ("/home/a/name", "/mnt/b/Name/", True),
+        ("/srv/a/name", "/mnt/b/Name/", True),
         ("org/name", "/data/models/other", False),
         ("gpt2", "openai-community/gpt2", True),
         ("org/name", "/c/hub/models--org--name/snapshots/abc", True),
