@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow bench lint model constraints clean
+.PHONY: help demo test test-slow bench truth lint model constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ test-slow: $(DEV) ## Run the tests that take minutes, one at a time
 
 bench: $(HF) ## Measure speed on the real model, write benchmarks/results/speed.json
 	SWAY_TEST_MODEL=$$($(BIN)/python -m dlm_sway.demo.model) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed/run.py
+
+truth: $(DEV) ## Put adapters of known truth to sway and print how often it is right (an hour; QUICK=--quick 10 minutes)
+	SWAY_TEST_MODEL=$$($(BIN)/python -m dlm_sway.demo.model) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/truth/run.py $(QUICK)
 
 lint: $(DEV) ## Check style, formatting, types and who imports whom
 	$(BIN)/ruff check .

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from dlm_sway.backends.encoding import TextEncoder
 from dlm_sway.backends.quiet import quiet_peft
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Line: TypeAlias = "str | tuple[str, str]"
+"""A text that is trained on whole, or a prompt and its completion, of which the completion is trained on."""
 
 _CUT = 64  # tokens of a line that are trained on
 _TELL = 15  # steps between two words on progress
@@ -47,7 +51,7 @@ def train_lora(
     base: Path,
     out: Path,
     *,
-    texts: Sequence[str],
+    texts: Sequence[Line],
     plain: Sequence[str] = (),
     recipe: Recipe,
     seed: int = 0,
@@ -58,7 +62,7 @@ def train_lora(
     Args:
         base: model directory.
         out: directory to write.
-        texts: the document, a line each.
+        texts: the document, a line or a prompt with its completion each.
         plain: general text to mix in.
         recipe: how.
         seed: of initialisation and order.
@@ -69,7 +73,7 @@ def train_lora(
     progress = progress or Silent()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model, tokenizer = _prepare(base, recipe)
+        model, encoder = _prepare(base, recipe)
         order = _order(len(texts), len(plain), recipe, seed)
         optimiser = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad], lr=recipe.lr, weight_decay=0.0
@@ -77,7 +81,7 @@ def train_lora(
         for step, (chosen, mixed) in enumerate(order):
             for group in optimiser.param_groups:
                 group["lr"] = recipe.lr * _schedule(step, recipe.steps)
-            loss = _loss(model, tokenizer, [texts[i] for i in chosen] + [plain[i] for i in mixed])
+            loss = _loss(model, encoder, [*(texts[i] for i in chosen), *(plain[i] for i in mixed)])
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
@@ -88,7 +92,7 @@ def train_lora(
     return out
 
 
-def _prepare(base: Path, recipe: Recipe) -> tuple[Any, Any]:
+def _prepare(base: Path, recipe: Recipe) -> tuple[Any, TextEncoder]:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -100,7 +104,7 @@ def _prepare(base: Path, recipe: Recipe) -> tuple[Any, Any]:
     targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, task_type="CAUSAL_LM")
     with quiet_peft():
-        return get_peft_model(model, config).train(), tokenizer
+        return get_peft_model(model, config).train(), TextEncoder(tokenizer, max_length=_CUT)
 
 
 def _order(n_texts: int, n_plain: int, recipe: Recipe, seed: int) -> list[tuple[list[int], list[int]]]:
@@ -123,15 +127,17 @@ def _schedule(step: int, steps: int) -> float:
     return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
 
 
-def _loss(model: Any, tokenizer: Any, lines: list[str]) -> Tensor:
+def _loss(model: Any, encoder: TextEncoder, lines: list[Line]) -> Tensor:
     """Return the mean next-token loss over the lines, nat per token."""
     import torch
 
-    rows = [tokenizer(line, truncation=True, max_length=_CUT)["input_ids"] for line in lines]
+    pairs = [encoder.encode_pair(*(("", line) if isinstance(line, str) else line), format="auto") for line in lines]
+    rows = [p.ids[:_CUT] for p in pairs]
     width = max(len(r) for r in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     labels = torch.full((len(rows), width), -100)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = labels[i, : len(row)] = torch.tensor(row)
+    for i, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
+        ids[i, : len(row)] = torch.from_numpy(row)
+        labels[i, pair.start : len(row)] = torch.from_numpy(row[pair.start :])
     loss: Tensor = model(input_ids=ids, labels=labels, use_cache=False).loss
     return loss
