@@ -32,7 +32,7 @@ def test_options_of_one_prompt_share_all_of_it_but_its_last_token() -> None:
     clusters, alone = share(rows, n_views=10)
     assert not alone
     assert [(c.length, len(c.rows)) for c in clusters] == [(19, 4)]
-    assert (clusters[0].width, clusters[0].longest) == (20, 4)
+    assert (clusters[0].width, clusters[0].longest) == (20, 2)
 
 
 def test_a_prefix_never_reaches_a_wanted_logit() -> None:
@@ -136,7 +136,7 @@ def test_a_cluster_too_large_for_the_budget_is_read_under_fewer_views_at_a_time(
     rows = [row(PROMPT, (i, i + 1)) for i in range(4)]
     chunks = packed(rows, shares=lambda: True, batch_tokens=100)
     assert all(len(c.rows) == 4 and {r.head for r in c.rows} == {19} for c in chunks)
-    assert all((1 + len(c.views)) * (20 + 4) <= 100 for c in chunks)
+    assert all((1 + len(c.views)) * (20 + 2) <= 100 for c in chunks)
     assert [v for c in chunks for v in c.views] == [FINETUNED, *rotations(seed=0, n_draws=8)]
     assert len(packed(rows, shares=lambda: True, batch_tokens=100, stacks=False)) == 1
 
@@ -150,10 +150,10 @@ def test_a_large_cluster_is_cut_so_that_results_come_at_a_steady_pace() -> None:
 
 def test_tokens_of_a_prefix_are_counted_once_a_view() -> None:
     (chunk,) = packed([row(PROMPT, (i, i + 1)) for i in range(4)], shares=lambda: True)
-    assert chunk.view_tokens == 10 * (20 + 4 * 4)
+    assert chunk.view_tokens == 10 * (20 + 4 * 2)
     other = replace(row(PROMPT[::-1], (0, 1)), head=17)
     two = Chunk((*chunk.rows[:1], other), chunk.views, chunk.reducers)
-    assert two.view_tokens == 10 * (2 * 20 + 2 * 4)
+    assert two.view_tokens == 10 * (2 * 20 + 2 + 4)
 
 
 def test_prefixes_of_other_widths_stay_apart_whatever_the_budget() -> None:

@@ -74,7 +74,7 @@ def test_sharing_changes_no_number(arch: str, kind: str) -> None:
     whole, n_whole = scored(backend, ITEMS, shares=False, views=views)
     assert_same(shared, whole)
     # A view by itself needs more rows a pass to be rounded alike, and these texts are short.
-    assert n_shared < (0.55 if kind not in ("ia3", "saved-head") else 0.66) * n_whole
+    assert n_shared < (0.55 if kind not in ("ia3", "saved-head") else 0.85) * n_whole
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
@@ -107,7 +107,9 @@ def test_the_tokens_of_a_prompt_are_read_once_a_view(kind: str, batch_tokens: in
 def test_many_prompts_with_options_take_two_passes() -> None:
     backend = backend_of("llama", "qv")
     items = tuple(
-        TextItem(f"{i} " + "abcdefghijklm"[: 10 + i], option, "0", f"{i}{option}") for i in range(4) for option in "wxyz"
+        TextItem(f"{i} " + "abcdefghijklmnopq"[: 14 + i], option, "0", f"{i}{option}")
+        for i in range(4)
+        for option in "wxyz"
     )
     engine = Engine(backend)
     with engine.opened() as source:

@@ -11,13 +11,15 @@ from typing import Final
 
 ROWS: Final = 32  # of a dense product; MKL and oneDNN take other kernels below 8, on some processors below 16
 VIEW_ROWS: Final = 8  # of each view's own low-rank product, batched over views
-_STEP = 4  # attention to an odd number of queries takes another kernel on some threads
+_SHORT = 16  # tokens; among shorter rows, such as options behind a prompt, padding would be the larger part
+_SHORT_STEP = 2  # attention of an odd number of queries takes another kernel on some threads
+_STEP = 4
 _SHARE = 5  # bits: a step is a 16th to a 32nd of the row
 
 
 def padded(n: int) -> int:
     """Return the canonical width of `n` tokens, at least 1: up to the next step of about 3 % of it."""
-    step = max(_STEP, 1 << max(0, (n - 1).bit_length() - _SHARE))
+    step = _SHORT_STEP if n <= _SHORT else max(_STEP, 1 << max(0, (n - 1).bit_length() - _SHARE))
     return -(-n // step) * step
 
 
