@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dlm_sway.core.views import FINETUNED, View, rotations
 from dlm_sway.engine.pack import Chunk, Need, pack, split
 from dlm_sway.engine.rows import Row
+from dlm_sway.engine.widths import ROWS, VIEW_ROWS, padded, rows_for
 
 NULLS = rotations(seed=0, n_draws=9)
 
@@ -48,8 +49,32 @@ def test_every_row_meets_every_view_once_within_the_budget(
 
 
 def test_rows_of_like_length_go_together() -> None:
-    chunks = packed([row(n) for n in (30, 2, 31, 3)], (FINETUNED,), batch_tokens=124)
-    assert [[len(r.ids) for r in c.rows] for c in chunks] == [[2, 3], [30, 31]]
+    chunks = packed([row(n) for n in (30, 3, 31, 4)], (FINETUNED,), batch_tokens=128)
+    assert [[len(r.ids) for r in c.rows] for c in chunks] == [[3, 4], [30, 31]]
+
+
+def test_rows_of_other_widths_stay_apart_whatever_the_budget() -> None:
+    chunks = packed([row(n) for n in (4, 5, 6, 64, 65)], (FINETUNED,), batch_tokens=10**6)
+    assert [[len(r.ids) for r in c.rows] for c in chunks] == [[4], [5, 6], [64], [65]]
+
+
+@given(n=st.integers(1, 10**5))
+def test_a_width_is_little_more_than_the_row(n: int) -> None:
+    assert n <= padded(n) < n + max(4, n / 16)
+    assert padded(padded(n)) == padded(n) <= padded(n + 1)
+
+
+@given(n_views=st.integers(1, 50), width=st.integers(1, 300))
+def test_a_pass_has_enough_rows_for_every_product(n_views: int, width: int) -> None:
+    n = rows_for(n_views, width)
+    assert n * width >= VIEW_ROWS
+    assert n_views * n * width >= ROWS
+
+
+def test_views_with_a_first_factor_of_their_own_never_share_a_pass_with_others() -> None:
+    gaussian = tuple(View("gaussian", seed=1, draw=i) for i in range(3))
+    chunks = packed([row(8)], (NULLS[0], gaussian[0], NULLS[1], *gaussian[1:]), batch_tokens=10**6)
+    assert [c.views for c in chunks] == [NULLS[:2], gaussian]
 
 
 def test_views_that_cannot_be_held_at_once_are_cut_into_like_parts_outside_the_rows() -> None:

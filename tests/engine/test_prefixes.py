@@ -3,13 +3,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm_sway.core.views import FINETUNED, View, rotations
-from dlm_sway.engine.pack import Chunk, Need, pack
+from dlm_sway.engine.pack import Chunk, Need, heads, pack
 from dlm_sway.engine.prefixes import Cluster, fit, share, tokens
 from dlm_sway.engine.rows import Row
 
@@ -31,7 +32,7 @@ def test_options_of_one_prompt_share_all_of_it_but_its_last_token() -> None:
     clusters, alone = share(rows, n_views=10)
     assert not alone
     assert [(c.length, len(c.rows)) for c in clusters] == [(19, 4)]
-    assert clusters[0].longest == 2
+    assert (clusters[0].width, clusters[0].longest) == (20, 2)
 
 
 def test_a_prefix_never_reaches_a_wanted_logit() -> None:
@@ -126,14 +127,16 @@ def test_parts_stay_within_the_budget_unless_a_cluster_alone_exceeds_it() -> Non
 def packed(rows: list[Row], *, shares: Callable[[], bool], batch_tokens: int = 400, stacks: bool = True) -> list[Chunk]:
     views: tuple[View, ...] = (FINETUNED, *rotations(seed=0, n_draws=8))
     needs = [Need(r, dict.fromkeys(views), {"kl"}) for r in rows]
-    return list(pack(needs, batch_tokens=batch_tokens, views_per_pass=len, stacks=stacks, shares=shares))
+    found = heads(needs, stacks=stacks, shares=shares)
+    needs = [replace(need, row=replace(need.row, head=found[need.row.key])) for need in needs]
+    return list(pack(needs, batch_tokens=batch_tokens, views_per_pass=len, stacks=stacks))
 
 
 def test_a_cluster_too_large_for_the_budget_is_read_under_fewer_views_at_a_time() -> None:
     rows = [row(PROMPT, (i, i + 1)) for i in range(4)]
     chunks = packed(rows, shares=lambda: True, batch_tokens=100)
-    assert all(len(c.rows) == 4 and c.heads == (19,) * 4 for c in chunks)
-    assert all((1 + len(c.views)) * (19 + 2) <= 100 for c in chunks)
+    assert all(len(c.rows) == 4 and {r.head for r in c.rows} == {19} for c in chunks)
+    assert all((1 + len(c.views)) * (20 + 2) <= 100 for c in chunks)
     assert [v for c in chunks for v in c.views] == [FINETUNED, *rotations(seed=0, n_draws=8)]
     assert len(packed(rows, shares=lambda: True, batch_tokens=100, stacks=False)) == 1
 
@@ -147,24 +150,42 @@ def test_a_large_cluster_is_cut_so_that_results_come_at_a_steady_pace() -> None:
 
 def test_tokens_of_a_prefix_are_counted_once_a_view() -> None:
     (chunk,) = packed([row(PROMPT, (i, i + 1)) for i in range(4)], shares=lambda: True)
-    assert chunk.view_tokens == 10 * (19 + 4 * 2)
-    two = Chunk((*chunk.rows[:1], row(PROMPT[::-1], (0, 1))), chunk.views, chunk.reducers, (19, 9))
-    assert two.view_tokens == 10 * (2 * 19 + 2 + 12)
+    assert chunk.view_tokens == 10 * (20 + 4 * 2)
+    other = replace(row(PROMPT[::-1], (0, 1)), head=17)
+    two = Chunk((*chunk.rows[:1], other), chunk.views, chunk.reducers)
+    assert two.view_tokens == 10 * (2 * 20 + 2 + 4)
+
+
+def test_prefixes_of_other_widths_stay_apart_whatever_the_budget() -> None:
+    rows = [row((p, *PROMPT, *range(p)), (a, a)) for p in (1, 2, 9) for a in range(3)]
+    clusters, _ = share(rows, n_views=40)
+    parts = [sorted(c.length for c in part) for part in fit(clusters, n_views=40, batch_tokens=10**6)]
+    assert parts == [[21, 22], [29]]
+
+
+def test_what_is_shared_follows_from_what_is_asked_and_not_from_what_is_missing() -> None:
+    rows = [row(PROMPT, (i, i + 1)) for i in range(4)]
+    views = dict.fromkeys((FINETUNED, *rotations(seed=0, n_draws=8)))
+    found = heads([Need(r, views, {"kl"}) for r in rows], stacks=True, shares=lambda: True)
+    assert set(found.values()) == {19}
+    left = Need(replace(rows[0], head=19), dict.fromkeys((FINETUNED,)), {"kl"})
+    (chunk,) = pack([left], batch_tokens=2048, views_per_pass=len, stacks=True)
+    assert chunk.shares
 
 
 def test_halves_of_a_chunk_keep_what_their_rows_share() -> None:
     (chunk,) = packed([row(PROMPT, (i, i + 1)) for i in range(5)], shares=lambda: True)
     halves = chunk.halves()
-    assert [len(h.rows) for h in halves] == [len(h.heads) for h in halves] == [2, 3]
-    single = Chunk(chunk.rows[:1], chunk.views, chunk.reducers, chunk.heads[:1])
-    assert [h.heads for h in single.halves()] == [(19,), (19,)]
+    assert [[r.head for r in h.rows] for h in halves] == [[19] * 2, [19] * 3]
+    single = Chunk(chunk.rows[:1], chunk.views, chunk.reducers)
+    assert all(h.shares for h in single.halves())
 
 
 def test_where_nothing_is_saved_or_nothing_can_be_shared_rows_are_read_whole() -> None:
     def never() -> bool:
         raise AssertionError("asked for nothing")
 
-    assert not any(c.heads for c in packed([row((i, *PROMPT), (1,)) for i in range(9)], shares=never))
+    assert not any(c.shares for c in packed([row((i, *PROMPT), (1,)) for i in range(9)], shares=never))
     chunks = packed([row(PROMPT, (i, i)) for i in range(9)], shares=lambda: False)
-    assert not any(c.heads for c in chunks)
+    assert not any(c.shares for c in chunks)
     assert sum(len(c.rows) for c in chunks) == 9

@@ -114,3 +114,40 @@ def test_equal_rows_share_a_key_and_different_ones_do_not() -> None:
     }  # fmt: skip
     assert len(keys) == 5
     assert rows("ab", "cd", limit=32)[0].key == rows("ab", "cdzzz", limit=32, max_tokens=2)[0].key
+
+
+class _ChatCodec(LetterCodec):
+    """Renders a prompt between marks where it is asked to; a text without a prompt stays as it is."""
+
+    has_chat_template = True
+
+    def encode_prompt(self, prompt: str, *, format: str = "raw", **_: Any) -> np.ndarray:  # noqa: A002 (the protocol's)
+        chat = format == "chat" or (format == "auto" and bool(prompt))
+        return super().encode_prompt(f"[{prompt}]" if chat else prompt)
+
+    def encode_pair(self, prompt: str, completion: str, *, format: str = "raw", **_: Any) -> Encoded:  # noqa: A002 (the protocol's)
+        head = self.encode_prompt(prompt, format=format)
+        return Encoded(np.append(head, [ord(c) for c in completion]), len(head))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "given", "read"),
+    [
+        ("ab", "", "raw", "ab"),
+        ("ab", "", "chat", "[ab]"),
+        ("ab", "c", "auto", "[ab]"),
+        ("", "cd", "auto", "cd"),
+        ("", "cd", "raw", "cd"),
+        ("", "cd", "chat", "[]cd"),
+        ("", "", "chat", "[]"),
+        ("", "", "auto", ""),
+    ],
+)
+def test_the_next_token_is_asked_for_after_the_prompt_as_it_is_rendered_where_a_completion_is_scored(
+    prompt: str, completion: str, given: Any, read: str
+) -> None:
+    item = TextItem(prompt, completion, "c", "the item")
+    ask = Ask((item,), (FINETUNED,), frozenset({"kl"}), position="last", format=given)
+    (row,) = rows_of(item, ask, _ChatCodec(99))
+    assert "".join(map(chr, row.ids[1:])) == read
+    assert row.first == len(row.ids) - 1

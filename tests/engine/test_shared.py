@@ -15,6 +15,7 @@ from dlm_sway.backends.dummy import DummyBackend
 from dlm_sway.core.views import FINETUNED, rotations, scaled
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.engine.run import Engine
+from dlm_sway.engine.widths import padded
 
 VIEWS = (FINETUNED, scaled(0.4), *rotations(seed=2, n_draws=2))
 REDUCERS: frozenset[Reducer] = frozenset({"gain", "kl", "js", "entropy"})
@@ -72,7 +73,8 @@ def test_sharing_changes_no_number(arch: str, kind: str) -> None:
     shared, n_shared = scored(backend, ITEMS, shares=True, views=views)
     whole, n_whole = scored(backend, ITEMS, shares=False, views=views)
     assert_same(shared, whole)
-    assert n_shared < 0.55 * n_whole
+    # A view by itself needs more rows a pass to be rounded alike, and these texts are short.
+    assert n_shared < (0.55 if kind not in ("ia3", "saved-head") else 0.85) * n_whole
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
@@ -99,13 +101,15 @@ def test_the_tokens_of_a_prompt_are_read_once_a_view(kind: str, batch_tokens: in
     _, n = scored(backend, items, shares=True, views=views, batch_tokens=batch_tokens)
     prompt = len(backend.codec.encode_prompt(CONTEXT))
     # The last token of the prompt predicts the completion, so it is read with it; a completion's last is never read.
-    assert n == (1 + len(views)) * (prompt - 1 + 20 * len(" 00 bells"))
+    assert n == (1 + len(views)) * (padded(prompt - 1 + 1) + 20 * padded(len(" 00 bells")))
 
 
 def test_many_prompts_with_options_take_two_passes() -> None:
     backend = backend_of("llama", "qv")
     items = tuple(
-        TextItem(f"{i} " + "abcdefghijkl"[: 8 + i], option, "0", f"{i}{option}") for i in range(4) for option in "wxyz"
+        TextItem(f"{i} " + "abcdefghijklmnopq"[: 14 + i], option, "0", f"{i}{option}")
+        for i in range(4)
+        for option in "wxyz"
     )
     engine = Engine(backend)
     with engine.opened() as source:

@@ -1,8 +1,9 @@
 """Per-position results by content: what was scored once is not scored again, in this run or, with a store, in another.
 
 A result's key is a hash of all that its value follows from: the code of the engine, the model with its adapter, the
-path of the engine, the tokens, the view and the reducer. So an entry cannot be stale, and nothing ever needs to be
-invalidated. What the running asks need is held until they are answered, whatever a bound makes a store forget.
+path of the engine, the tokens and how many of them are read ahead, the view and the reducer. So an entry cannot be
+stale, and nothing ever needs to be invalidated. What the running asks need is held until they are answered, whatever a
+bound makes a store forget.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _PARTS: Final = ("engine", "backends", "adapters", "core")
 _log: Final = logging.getLogger(__name__)
 Values: TypeAlias = npt.NDArray[np.float32]
 Wanted: TypeAlias = tuple[Row, tuple[View, ...], frozenset[str]]
-_Slot: TypeAlias = tuple[tuple[bytes, int, int], View, str]
+_Slot: TypeAlias = tuple[tuple[bytes, int, int, int], View, str]
 
 
 class ResultCache:
@@ -143,7 +144,7 @@ class ResultCache:
 
 def _row_digest(identity: bytes, row: Row) -> bytes:
     ids, targets = (np.ascontiguousarray(x, dtype="<i8").tobytes() for x in (row.ids, row.targets))
-    return hashlib.sha256(b"".join((identity, _digest(len(ids), row.first), ids, targets))).digest()
+    return hashlib.sha256(b"".join((identity, _digest(len(ids), row.first, row.head), ids, targets))).digest()
 
 
 def _result_key(row_digest: bytes, view: View, name: str) -> bytes:

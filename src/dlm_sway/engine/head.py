@@ -6,12 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from torch import Tensor
 
 from dlm_sway.core.errors import CannotRunError
+from dlm_sway.engine.widths import rows_for
 
 _BLOCK_BYTES = 48 * 2**20  # one [V, p, K] block of logits; a handful are alive at a time
 _AGREE = 1e-2  # bf16 logits of about 20 carry this much rounding; a missed soft cap or scale is off by whole units
+
+
+def tall(hidden: Tensor, n: int) -> Tensor:
+    """Return hidden states [V, p, d] with zeros behind them where p is less than `n`."""
+    return F.pad(hidden, (0, 0, 0, n - hidden.shape[1])) if hidden.shape[1] < n else hidden
 
 
 class _Reached(Exception):  # noqa: N818 (a signal, no error)
@@ -67,11 +74,12 @@ class Head:
         """Yield logits [V, p, K] of hidden states [V, P, d], a block of positions at a time."""
         n_views, n_positions, width = hidden.shape
         vocabulary = self._vocabulary if self.is_separate else width
-        step = max(1, _BLOCK_BYTES // (n_views * vocabulary * 4))
+        least = rows_for(n_views, 1)
+        step = max(least, _BLOCK_BYTES // (n_views * vocabulary * 4))
         for begin in range(0, n_positions, step):
-            part = hidden[:, begin : begin + step].reshape(-1, width)  # [V * p, d]
-            z = self.logits(part)
-            yield slice(begin, begin + step), z.reshape(n_views, -1, z.shape[-1])
+            part = hidden[:, begin : begin + step]  # [V, p, d]
+            z = self.logits(tall(part, least).reshape(-1, width))  # [V * p, K]
+            yield slice(begin, begin + step), z.reshape(n_views, -1, z.shape[-1])[:, : part.shape[1]]
 
     @property
     def _vocabulary(self) -> int:

@@ -99,9 +99,11 @@ class _Once:
         return layer.update(*args, **kwargs)
 
 
-def left_padded(rows: Sequence[npt.NDArray[np.int64]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return ids and mask, int64[n, L] each, with padding on the left."""
-    width = max(len(r) for r in rows)
+def left_padded(
+    rows: Sequence[npt.NDArray[np.int64]], device: torch.device, *, width: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return ids and mask, int64[n, L] each, with padding on the left; L is `width`, or that of the longest row."""
+    width = width or max(len(r) for r in rows)
     ids = np.zeros((len(rows), width), dtype=np.int64)
     mask = np.zeros_like(ids)
     for i, row in enumerate(rows):

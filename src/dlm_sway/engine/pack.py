@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeAlias
@@ -12,12 +12,13 @@ from dlm_sway.core.views import View
 from dlm_sway.engine.ask import Reducer
 from dlm_sway.engine.prefixes import Cluster, fit, share
 from dlm_sway.engine.rows import Row
+from dlm_sway.engine.widths import padded
 
-Key: TypeAlias = tuple[bytes, int, int]
+Key: TypeAlias = tuple[bytes, int, int, int]
 """Identity of a row."""
 
-_Part: TypeAlias = tuple[tuple[Row, ...], tuple[int, ...], int]
-"""Rows, their heads, and how many tokens one view reads at least; 0 where the part can still be made smaller."""
+_Part: TypeAlias = tuple[tuple[Row, ...], int]
+"""Rows, and how many tokens one view reads at least; 0 where the part can still be made smaller."""
 
 
 @dataclass(slots=True)
@@ -33,43 +34,67 @@ class Need:
 class Chunk:
     """Rows that go through the model together, with the views they need besides the base.
 
+    Rows that are read whole have one canonical width, and so have the heads of rows that are not; what stands behind a
+    head is read in passes of one width each.
+
     Attributes:
         rows: what is read.
         views: the views besides the base.
         reducers: the scalars wanted.
-        heads: leading tokens of each row that are read once for all rows that have them; empty to read rows whole.
     """
 
     rows: tuple[Row, ...]
     views: tuple[View, ...]
     reducers: tuple[Reducer, ...]
-    heads: tuple[int, ...] = ()
+
+    @property
+    def shares(self) -> bool:
+        """Whether rows are read behind heads."""
+        return self.rows[0].head > 0
 
     @property
     def width(self) -> int:
-        """Tokens of the longest row; the others are padded to it."""
-        return max(len(r.ids) for r in self.rows)
+        """Canonical width of the longest row."""
+        return padded(max(len(r.ids) for r in self.rows))
 
     @property
     def view_tokens(self) -> int:
-        """Tokens read, counted once a view; padding of rows read whole and of heads included."""
-        if not self.heads:
+        """Tokens read, counted once a view, padding to canonical widths included."""
+        if not self.shares:
             return (1 + len(self.views)) * len(self.rows) * self.width
-        pairs = list(zip(self.rows, self.heads, strict=True))
-        n_heads = len({r.ids[:n].tobytes() for r, n in pairs})
-        rest = sum(len(r.ids) - n for r, n in pairs)
-        return (1 + len(self.views)) * (n_heads * max(self.heads) + rest)
+        heads = {r.ids[: r.head].tobytes(): padded(r.head + 1) for r in self.rows}
+        rest = sum(padded(len(r.ids) - r.head) for r in self.rows)
+        return (1 + len(self.views)) * (sum(heads.values()) + rest)
 
     def halves(self) -> tuple[Chunk, ...]:
         """Return two chunks with half the rows each, or of a single row half the views; nothing if it has one view."""
         if len(self.rows) > 1:
             middle = len(self.rows) // 2
             ends = (slice(middle), slice(middle, None))
-            return tuple(replace(self, rows=self.rows[end], heads=self.heads[end]) for end in ends)
+            return tuple(replace(self, rows=self.rows[end]) for end in ends)
         if len(self.views) > 1:
             middle = len(self.views) // 2
             return replace(self, views=self.views[:middle]), replace(self, views=self.views[middle:])
         return ()
+
+
+def heads(needs: Iterable[Need], *, stacks: bool, shares: Callable[[], bool]) -> Mapping[Key, int]:
+    """Return how many leading tokens of each row are read once for all rows that have them, 0 for none.
+
+    Asked about all that a round needs, and not about what a cache left to do, so that it depends on nothing else.
+
+    Args:
+        needs: rows that are read whole as yet, with everything asked of them.
+        stacks: whether the views of a chunk are one pass.
+        shares: whether rows can be read behind heads; asked only where that pays.
+    """
+    found: dict[Key, int] = {}
+    for (views, _), rows in _groups(needs).items():
+        found |= dict.fromkeys((r.key for r in rows), 0)
+        clusters, _ = share(rows, n_views=1 + len(views) if stacks else 1)
+        if clusters and shares():
+            found |= {r.key: c.length for c in clusters for r in c.rows}
+    return found
 
 
 def pack(
@@ -78,9 +103,8 @@ def pack(
     batch_tokens: int,
     views_per_pass: Callable[[Sequence[View]], int],
     stacks: bool,
-    shares: Callable[[], bool] = lambda: False,
 ) -> Iterator[Chunk]:
-    """Group rows that need the same views, sort them by length and cut them to the token budget.
+    """Group rows that need the same views by width and cut them to the token budget.
 
     Args:
         needs: what to compute.
@@ -88,24 +112,39 @@ def pack(
         views_per_pass: how many of these views can be held ready at once; all rows pass under one such part of the
             views before the next part is made.
         stacks: whether the views of a chunk are one pass, so that each costs its tokens; else they follow each other.
-        shares: whether what rows begin with may be read once for all of them; asked only where that pays.
     """
-    groups: dict[tuple[tuple[View, ...], tuple[Reducer, ...]], list[Row]] = defaultdict(list)
-    for need in needs:
-        groups[tuple(need.views), tuple(sorted(need.reducers))].append(need.row)
-    for (views, reducers), rows in groups.items():
-        clusters, alone = share(rows, n_views=1 + len(views) if stacks else 1)
-        if clusters and not shares():
-            clusters, alone = [], rows
-        alone.sort(key=lambda r: (len(r.ids), r.key))
-        for some in split(views, views_per_pass(views)):
+    for (views, reducers), rows in _groups(needs).items():
+        alone = sorted((r for r in rows if not r.head), key=lambda r: (padded(len(r.ids)), r.key))
+        clusters = _clusters(r for r in rows if r.head)
+        for some in (few for kin in _kin(views) for few in split(kin, views_per_pass(kin))):
             n_views = 1 + len(some) if stacks else 1
             parts = [_whole(part) for part in _fit(alone, n_views, batch_tokens)]
             parts += [_joined(part) for part in fit(clusters, n_views=n_views, batch_tokens=batch_tokens)]
-            for part, heads, least in parts:
+            for part, least in parts:
                 # What exceeds the budget alone under many views is read under fewer views at a time.
                 room = max(1, batch_tokens // least - 1) if stacks and least else len(some)
-                yield from (Chunk(part, few, reducers, heads) for few in split(some, room))
+                yield from (Chunk(part, few, reducers) for few in split(some, room))
+
+
+def _groups(needs: Iterable[Need]) -> dict[tuple[tuple[View, ...], tuple[Reducer, ...]], list[Row]]:
+    groups: dict[tuple[tuple[View, ...], tuple[Reducer, ...]], list[Row]] = defaultdict(list)
+    for need in needs:
+        groups[tuple(need.views), tuple(sorted(need.reducers))].append(need.row)
+    return groups
+
+
+def _clusters(rows: Iterable[Row]) -> list[Cluster]:
+    by_head: dict[bytes, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_head[row.ids[: row.head].tobytes()].append(row)
+    return [Cluster(c[0].head, tuple(sorted(c, key=lambda r: (len(r.ids), r.key)))) for c in by_head.values()]
+
+
+def _kin(views: tuple[View, ...]) -> list[tuple[View, ...]]:
+    """Part views by whether they share the adapter's first factor: a product with one matrix for all views rounds
+    unlike a product with one matrix a view, so what else is in a pass must not decide between the two."""  # noqa: D205, D209 (one sentence)
+    parts = [tuple(v for v in views if (v.kind == "gaussian") is own) for own in (False, True)]
+    return [part for part in parts if part] or [()]
 
 
 def split(views: tuple[View, ...], size: int) -> Iterator[tuple[View, ...]]:
@@ -117,8 +156,9 @@ def split(views: tuple[View, ...], size: int) -> Iterator[tuple[View, ...]]:
 
 def _fit(rows: Sequence[Row], n_views: int, batch_tokens: int) -> Iterator[tuple[Row, ...]]:
     part: list[Row] = []
-    for row in rows:  # rows come sorted, so the newest is the longest
-        if part and (len(part) + 1) * len(row.ids) * n_views > batch_tokens:
+    for row in rows:  # rows come sorted, so equal widths stand together
+        width = padded(len(row.ids))
+        if part and (width != padded(len(part[0].ids)) or (len(part) + 1) * width * n_views > batch_tokens):
             yield tuple(part)
             part = []
         part.append(row)
@@ -127,11 +167,10 @@ def _fit(rows: Sequence[Row], n_views: int, batch_tokens: int) -> Iterator[tuple
 
 
 def _whole(rows: tuple[Row, ...]) -> _Part:
-    return rows, (), len(rows[0].ids) if len(rows) == 1 else 0
+    return rows, padded(len(rows[0].ids)) if len(rows) == 1 else 0
 
 
 def _joined(clusters: tuple[Cluster, ...]) -> _Part:
-    pairs = [(row, c.length) for c in clusters for row in c.rows]
-    pairs.sort(key=lambda p: (len(p[0].ids) - p[1], p[0].key))  # so that rests of like length are read together
-    rows, heads = tuple(row for row, _ in pairs), tuple(length for _, length in pairs)
-    return rows, heads, clusters[0].length + clusters[0].longest if len(clusters) == 1 else 0
+    # Sorted so that rests of one width are read together.
+    rows = sorted((r for c in clusters for r in c.rows), key=lambda r: (padded(len(r.ids) - r.head), r.key))
+    return tuple(rows), clusters[0].width + clusters[0].longest if len(clusters) == 1 else 0

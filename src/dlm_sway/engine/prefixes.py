@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dlm_sway.engine.rows import Row
+from dlm_sway.engine.widths import padded
 
 _SHORTEST = 8  # tokens; a shorter prefix is not worth its place in another pass
 _PASSES = 8  # rows of a cluster that fill so many passes are worth reading its prefix again
-PASS_TOKENS = 128  # view-tokens; two to three times what could be read in the fixed time of a pass
+_PASS_TOKENS = 128  # view-tokens; two to three times what could be read in the fixed time of a pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,18 @@ class Cluster:
     rows: tuple[Row, ...]
 
     @property
+    def width(self) -> int:
+        """Canonical width of the prefix.
+
+        At least one token of it is padding: a batch of prefixes without any would be read without a mask, and what one
+        of them gives must not depend on the others.
+        """
+        return padded(self.length + 1)
+
+    @property
     def longest(self) -> int:
-        """Tokens of the longest row behind the prefix, at least 1."""
-        return max(len(r.ids) for r in self.rows) - self.length
+        """Canonical width of the longest row behind the prefix."""
+        return padded(max(len(r.ids) for r in self.rows) - self.length)
 
 
 @dataclass(slots=True)
@@ -64,7 +74,7 @@ def share(rows: Sequence[Row], *, n_views: int) -> tuple[list[Cluster], list[Row
     """
     order = sorted(range(len(rows)), key=lambda i: (_head(rows[i]).tobytes(), rows[i].key))
     best = _plan([rows[i] for i in order])
-    if best.saved * n_views < PASS_TOKENS:
+    if best.saved * n_views < _PASS_TOKENS:
         return [], list(rows)
     clusters = [
         Cluster(n, tuple(sorted((rows[order[i]] for i in c), key=lambda r: (len(r.ids), r.key))))
@@ -75,16 +85,15 @@ def share(rows: Sequence[Row], *, n_views: int) -> tuple[list[Cluster], list[Row
 
 
 def fit(clusters: Sequence[Cluster], *, n_views: int, batch_tokens: int) -> Iterator[tuple[Cluster, ...]]:
-    """Yield clusters of like length that together stay within `batch_tokens`; a larger one comes alone.
+    """Yield clusters with prefixes of one width that together stay within `batch_tokens`; a larger one comes alone.
 
     A cluster is cut only where its rows fill many passes: then reading its prefix again costs little, and results
-    come at a steady pace. Prefixes are padded to the longest, so they stay apart where padding costs more than a pass.
+    come at a steady pace.
     """
     parts = [p for c in clusters for p in _cut(c, _PASSES * batch_tokens // n_views)]
     part: list[Cluster] = []
-    for cluster in sorted(parts, key=lambda c: (c.length, c.longest, c.rows[0].key)):
-        padding = sum(cluster.length - c.length for c in part)
-        if part and (n_views * tokens([*part, cluster]) > batch_tokens or n_views * padding > PASS_TOKENS):
+    for cluster in sorted(parts, key=lambda c: (c.width, c.longest, c.rows[0].key)):
+        if part and (cluster.width != part[0].width or n_views * tokens([*part, cluster]) > batch_tokens):
             yield tuple(part)
             part = []
         part.append(cluster)
@@ -96,16 +105,15 @@ def _cut(cluster: Cluster, most: int) -> Iterator[Cluster]:
     """Yield parts that have at most `most` tokens behind the prefix."""
     begin = 0
     for end, row in enumerate(cluster.rows):  # rows come sorted, so the newest is the longest
-        if end > begin and (end + 1 - begin) * (len(row.ids) - cluster.length) > most:
+        if end > begin and (end + 1 - begin) * padded(len(row.ids) - cluster.length) > most:
             yield Cluster(cluster.length, cluster.rows[begin:end])
             begin = end
     yield Cluster(cluster.length, cluster.rows[begin:])
 
 
 def tokens(clusters: Sequence[Cluster]) -> int:
-    """Return the tokens that one view reads: every prefix once, padded to the longest, and every rest once."""
-    heads = len(clusters) * max(c.length for c in clusters)
-    return heads + sum(len(r.ids) - c.length for c in clusters for r in c.rows)
+    """Return the tokens that one view reads: every prefix once and every rest once, at canonical widths."""
+    return sum(c.width + sum(padded(len(r.ids) - c.length) for r in c.rows) for c in clusters)
 
 
 def _head(row: Row) -> npt.NDArray[np.int64]:

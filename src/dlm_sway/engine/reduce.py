@@ -47,7 +47,7 @@ class _Block:
 
     def expect(self, x: Tensor) -> Tensor:
         """Return the mean of x [v, p, K] under the base, [v, p]."""
-        return torch.einsum("pk,vpk->vp", self.prob, x)
+        return _total(self.prob * x)
 
     @cached_property
     def kl(self) -> Tensor:
@@ -73,7 +73,7 @@ class _Block:
         for c in reversed(coefficients):
             polynomial = polynomial * self.delta + c
         series = self.prob * self.delta.square() * polynomial
-        return torch.where(self.delta.abs() < _SERIES, series, exact).sum(-1)
+        return _total(torch.where(self.delta.abs() < _SERIES, series, exact))
 
 
 def reduce_block(base: Tensor, views: Tensor, target: Tensor, reducers: Iterable[Reducer]) -> dict[str, Tensor]:
@@ -105,11 +105,11 @@ def _differences(base: Tensor, logp: Tensor, prob: Tensor, views: Tensor) -> tup
     d = views.sub_(base)
     if bool((masked := torch.isneginf(base)).any()):
         d.masked_fill_(masked, 0.0)
-    mean = torch.einsum("pk,vpk->vp", prob, d)
+    mean = _total(prob * d)
     odd = ~mean.isfinite()
     d.sub_(mean.masked_fill(odd, 0.0)[..., None])
     odd |= ~(d.amax(-1) <= _SAFE_EXP)
-    log_mean = torch.log1p(torch.einsum("pk,vpk->vp", prob, torch.expm1(d)))
+    log_mean = torch.log1p(_total(torch.expm1(d).mul_(prob)))
     if bool(odd.any()):
         at = odd.nonzero()[:, 1]
         d[odd] = _log_ratio(d[odd], logp[at], prob[at])
@@ -130,6 +130,14 @@ def _pick(x: Tensor, target: Tensor) -> Tensor:
     index = target.clamp(min=0)[:, None].expand(*x.shape[:-1], 1)
     picked = x.gather(-1, index)[..., 0]
     return picked.masked_fill(target < 0, torch.nan)
+
+
+def _total(x: Tensor) -> Tensor:
+    """Return the sum of x [v, p, K] over the vocabulary, [v, p]: each by itself, in an order that others do not change.
+
+    A contraction over the vocabulary chooses its kernel by v and p, and threads share a sum that is the only one.
+    """
+    return torch.cat([x, x]).sum(-1)[:1] if x.numel() == x.shape[-1] else x.sum(-1)
 
 
 def _times(q: Tensor, x: Tensor) -> Tensor:
@@ -157,11 +165,12 @@ def _js(b: _Block) -> Tensor:
 
 def _tv(b: _Block) -> Tensor:
     excess = b.prob * torch.expm1(b.delta).abs()
-    return torch.where(b.delta > _SAFE_EXP, (b.q - b.prob).abs(), excess).sum(-1) / 2
+    excess = torch.where(b.delta > _SAFE_EXP, (b.q - b.prob).abs(), excess)
+    return _total(excess) / 2
 
 
 def _entropy(b: _Block) -> Tensor:
-    return -_times(b.q, b.logp + b.delta).sum(-1)
+    return -_total(_times(b.q, b.logp + b.delta))
 
 
 def _rank(b: _Block) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,16 +22,21 @@ class Row:
         ids: int64[n], what the model reads.
         first: index of the first logit wanted; all later ones are wanted too.
         targets: int64[n - first], the token that each wanted logit predicts; -1 where there is none.
+        head: leading tokens that are read once for all rows that have them, at most `first`; 0 to read the row whole.
     """
 
     ids: npt.NDArray[np.int64]
     first: int
     targets: npt.NDArray[np.int64]
+    head: int = 0
 
     @property
-    def key(self) -> tuple[bytes, int, int]:
-        """Identity by content, so that equal rows of different probes are scored once."""
-        return self.ids.tobytes(), self.first, int(self.targets[-1])
+    def key(self) -> tuple[bytes, int, int, int]:
+        """Identity by content, so that equal rows of different probes are scored once.
+
+        The head is part of it: a row that was read in two steps differs from one that was read whole by rounding.
+        """
+        return self.ids.tobytes(), self.first, int(self.targets[-1]), self.head
 
     @property
     def n_scored(self) -> int:
@@ -52,15 +58,32 @@ def rows_of(item: TextItem, ask: Ask, codec: TextCodec) -> tuple[Row, ...]:
         raise BadInputError(e.what, where=item.label, remedy=e.remedy) from None
 
 
+def right_padded(rows: Sequence[Row], width: int, *, height: int) -> npt.NDArray[np.int64]:
+    """Return ids, int64[n, width]; the last row stands there again until there are `height`."""
+    ids = np.zeros((max(len(rows), height), width), dtype=np.int64)
+    for i, row in enumerate([*rows, *[rows[-1]] * (len(ids) - len(rows))]):
+        ids[i, : len(row.ids)] = row.ids
+    return ids
+
+
 def _rows(item: TextItem, ask: Ask, codec: TextCodec) -> tuple[Row, ...]:
     if ask.position == "last":
-        return (_last(codec.encode_prompt(item.prompt or item.completion), codec.max_length, item),)
+        return (_last(_given(item, ask, codec), codec.max_length, item),)
     if ask.max_tokens is not None and ask.max_tokens < 1:
         raise BadInputError(f"max_tokens is {ask.max_tokens}", where=item.label, remedy="score at least one token")
     pair = codec.encode_pair(item.prompt, item.completion, format=ask.format)
     n_tokens = len(pair.ids) if ask.max_tokens is None else min(len(pair.ids), pair.start + ask.max_tokens)
     parts = windows(n_tokens, start=pair.start, limit=codec.max_length, where=item.label)
     return tuple(Row(pair.ids[w.begin : w.end], w.first - 1 - w.begin, pair.ids[w.first : w.end + 1]) for w in parts)
+
+
+def _given(item: TextItem, ask: Ask, codec: TextCodec) -> npt.NDArray[np.int64]:
+    """Return the tokens after which the next one is asked for: the prompt, or of an item without one its text."""
+    if item.prompt or not item.completion:
+        return codec.encode_prompt(item.prompt, format=ask.format)
+    if ask.format == "chat":  # then a text without a prompt is the answer to an empty one, as where it is scored
+        return codec.encode_pair("", item.completion, format="chat").ids
+    return codec.encode_prompt(item.completion, format="raw")
 
 
 def _last(ids: npt.NDArray[np.int64], limit: int, item: TextItem) -> Row:

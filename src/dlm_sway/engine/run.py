@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -22,12 +23,13 @@ from dlm_sway.core.views import BASE
 from dlm_sway.engine.ask import Ask, Scores
 from dlm_sway.engine.cache import BASE_LOGPROB, ResultCache
 from dlm_sway.engine.memory import fits
-from dlm_sway.engine.pack import Chunk, Key, Need, pack
+from dlm_sway.engine.pack import Chunk, Key, Need, heads, pack
 from dlm_sway.engine.reduce import reduce_block
-from dlm_sway.engine.rows import Row, rows_of
+from dlm_sway.engine.rows import Row, right_padded, rows_of
 from dlm_sway.engine.shared import cut
 from dlm_sway.engine.sources import Source, open_source
 from dlm_sway.engine.trace import CACHED, TraceWriter
+from dlm_sway.engine.widths import padded, rows_for
 
 BATCH_TOKENS = 2048  # view-tokens a chunk; a GEMM of this height is within 5 % of its peak rate on 2 cores
 
@@ -66,6 +68,7 @@ class Engine:
         self._trace = trace
         self._results = ResultCache(backend, store)
         self._askers: dict[Key, dict[str, None]] = {}
+        self._heads: dict[Key, int] = {}
 
     @property
     def path(self) -> str:
@@ -103,6 +106,7 @@ class Engine:
         table = [[rows_of(item, ask, self.backend.codec) for item in ask.items] for ask in asks]
         try:
             with self.opened() as source:
+                table = self._behind_heads(asks, table, source)
                 self._recall(asks, table, askers)
                 self._work(source, self._missing(asks, table))
             return [self._collect(ask, rows) for ask, rows in zip(asks, table, strict=True)]
@@ -115,6 +119,17 @@ class Engine:
         with self.backend.exclusive(), fast_linears(getattr(self.backend, "model", None)):
             self._source = self._source or open_source(self.backend)
             yield self._source
+
+    def _behind_heads(self, asks: Sequence[Ask], table: _Table, source: Source) -> _Table:
+        """Decide what rows share, from all that is asked and before a cache is looked at; what was decided stays."""
+        needs: dict[Key, Need] = {}
+        for ask, items in zip(asks, table, strict=True):
+            for row in (r for rows in items for r in rows if r.key not in self._heads):
+                need = needs.setdefault(row.key, Need(row))
+                need.views |= dict.fromkeys(ask.views)
+                need.reducers |= ask.reducers
+        self._heads |= heads(needs.values(), stacks=source.stacks, shares=lambda: source.continues)
+        return [[tuple(replace(r, head=self._heads[r.key]) for r in rows) for rows in items] for items in table]
 
     def _recall(self, asks: Sequence[Ask], table: _Table, askers: Sequence[str]) -> None:
         began = time.perf_counter()
@@ -153,7 +168,6 @@ class Engine:
                 batch_tokens=self.batch_tokens,
                 views_per_pass=source.views_per_pass,
                 stacks=source.stacks,
-                shares=lambda: source.continues,
             )
         )
         while waiting:
@@ -174,16 +188,17 @@ class Engine:
 
     def _run(self, chunk: Chunk, source: Source) -> None:
         began = time.perf_counter()
-        heads, rows = cut(chunk.rows, chunk.heads, n_views=1 + len(chunk.views), batch_tokens=self.batch_tokens)
-        ids = np.zeros((len(rows), max(len(r.ids) for r in rows)), dtype=np.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = row.ids
+        ahead, rows = cut(chunk.rows, n_views=1 + len(chunk.views), batch_tokens=self.batch_tokens)
+        longest = max(len(r.ids) for r in rows)
+        # A whole row is never padded beyond the window, where some models have no positions.
+        width = padded(longest) if ahead else max(longest, min(padded(longest), source.window))
+        ids = right_padded(rows, width, height=rows_for(1 + len(chunk.views) if source.stacks else 1, width))
         keep = np.concatenate([[(i, p) for p in range(r.first, len(r.ids))] for i, r in enumerate(rows)])
         target = torch.from_numpy(np.concatenate([r.targets for r in chunk.rows])).to(source.device)
         parts: dict[str, list[torch.Tensor]] = defaultdict(list)
         tokens, kept = torch.from_numpy(ids).to(source.device), torch.from_numpy(keep).to(source.device)
         # A source that cannot go on from what rows share need not know of it.
-        shared = {} if heads is None else {"heads": heads}
+        shared = {} if ahead is None else {"heads": ahead}
         # Closed on any exit: until then the model may be patched, and a traceback would keep it so.
         with torch.inference_mode(), closing(source.blocks(tokens, kept, chunk.views, **shared)) as blocks:
             for block, logits in blocks:

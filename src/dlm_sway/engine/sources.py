@@ -36,11 +36,13 @@ class Source(Protocol):
         name: how the views are computed, for reports.
         device: where tokens and logits are.
         stacks: whether all views of a call are one pass, so that memory grows with their number.
+        window: tokens that a row may have, padding included.
     """
 
     name: str
     device: torch.device
     stacks: bool
+    window: int
 
     @property
     def continues(self) -> bool:
@@ -75,6 +77,7 @@ class StackedSource:
         """Use the model that `backend` holds open."""
         self._backend = backend
         self.device = backend.device
+        self.window = backend.codec.max_length
         self.model: Any = backend.model.get_base_model()
         self._head = Head(self.model)
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
@@ -112,6 +115,7 @@ class ArraySource:
     def __init__(self, backend: LogitBackend) -> None:
         """Ask `backend` one view at a time."""
         self._backend = backend
+        self.window = backend.codec.max_length
 
     def views_per_pass(self, views: Sequence[View]) -> int:
         """Return all of them."""

@@ -15,9 +15,10 @@ from dlm_sway.backends.hf_overlay import shown
 from dlm_sway.backends.hf_sites import Sites
 from dlm_sway.core.views import BASE, View
 from dlm_sway.engine.factors import FactorStore
-from dlm_sway.engine.head import Head
+from dlm_sway.engine.head import Head, tall
 from dlm_sway.engine.kv_cache import continues
 from dlm_sway.engine.shared import Heads, read
+from dlm_sway.engine.widths import ROWS
 
 _STORE_BYTES = 192 * 2**20
 _BLOCK_ROWS = 256  # rows of logits a block, over all views; their number is bounded, since K is not known before
@@ -33,6 +34,9 @@ class ViewwiseSource:
         """Use the model that `backend` holds open."""
         self._backend = backend
         self.device = backend.device
+        # Prompt learning puts tokens of its own before each row.
+        virtual = getattr(backend.model.active_peft_config, "num_virtual_tokens", None) or 0
+        self.window = backend.codec.max_length - virtual
         # PEFT's wrapper and not the model inside: prompt learning and some variants of LoRA live in its forward.
         self._head = Head(backend.model)
         self.model: Any = backend.model.get_base_model()
@@ -70,10 +74,11 @@ class ViewwiseSource:
             yield from self._head.blocks(hidden)
             return
         sites = self._backend.sites.within(self._head.project)
-        step = max(1, _BLOCK_ROWS // len(every))
+        step = max(ROWS, _BLOCK_ROWS // len(every))
         for begin in range(0, hidden.shape[1], step):
-            part = [self._logits(h[begin : begin + step], v, sites) for h, v in zip(hidden, every, strict=True)]
-            yield slice(begin, begin + step), torch.stack(part)
+            part = hidden[:, begin : begin + step]  # [V, p, d]
+            z = [self._logits(h, v, sites) for h, v in zip(tall(part, ROWS), every, strict=True)]
+            yield slice(begin, begin + step), torch.stack(z)[:, : part.shape[1]]
 
     def _hidden(self, ids: Tensor, keep: Tensor, view: View, heads: Heads | None) -> Tensor:
         head = self._head if heads is None else self._inner
