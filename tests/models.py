@@ -40,8 +40,12 @@ EMBEDDING: Final = {"gpt2": "wte"}
 
 
 ARCHITECTURES: Final = ("llama", "gpt2", "qwen2", "gemma3")
-STACKED: Final = ("qv", "all-linear", "rslora", "ranks", "embedding", "lm_head", "dora")
-VIEW_BY_VIEW: Final = ("saved-head", "saved-norm", "saved-embedding", "bias-all", "bias-lora-only")
+LOW_RANK: Final = ("qv", "all-linear", "rslora", "ranks", "embedding", "lm_head", "dora")
+DENSE: Final = (
+    "saved-head", "saved-norm", "saved-embedding", "saved-block", "saved-all", "bias-all", "bias-lora-only",
+)  # fmt: skip
+STACKED: Final = LOW_RANK + DENSE
+VIEW_BY_VIEW: Final = ("dora-bias",)
 NO_NULL: Final = ("lora-bias", "pissa", "alora", "dora-embedding", "ia3", "prompt", "prefix")
 
 
@@ -156,7 +160,7 @@ def adapter_config(kind: str, arch: str) -> Any:
     """Return the PEFT config of one of `ADAPTERS`."""
     qv, embedding = QV.get(arch, ["q_proj", "v_proj"]), EMBEDDING.get(arch, "embed_tokens")
     pattern = {"gpt2": "h.1.attn.c_attn"}.get(arch, "layers.1.self_attn.q_proj")
-    norm = {"gpt2": "ln_f"}.get(arch, "norm")
+    norm, layers, inner = {"gpt2": ("ln_f", "h", "ln_1")}.get(arch, ("norm", "layers", "input_layernorm"))
     if kind == "ia3":
         forward = {"gpt2": "mlp.c_proj"}.get(arch, "down_proj")
         return peft.IA3Config(
@@ -180,6 +184,9 @@ def adapter_config(kind: str, arch: str) -> Any:
         "saved-head": {"modules_to_save": ["lm_head"]},
         "saved-norm": {"modules_to_save": [norm]},
         "saved-embedding": {"modules_to_save": [embedding]},
+        "saved-block": {"modules_to_save": [f"{layers}.1.mlp"]},
+        "saved-all": {"modules_to_save": [embedding, f"{layers}.0.mlp", f"{layers}.1.{inner}", norm, "lm_head"]},
+        "dora-bias": {"use_dora": True, "bias": "all"},
         "bias-all": {"bias": "all"},
         "bias-lora-only": {"bias": "lora_only"},
         "lora-bias": {"lora_bias": True},

@@ -141,7 +141,7 @@ def test_a_trained_module_is_turned_on_its_output_side(
     for site in backend.sites.dense:
         ((live, turned),) = site.tensors(view)
         delta = (live.detach() - site.original).movedim(site.axis, -1)
-        perm, sign = nulls.signed_permutation(delta.shape[-1], seed=4, draw=2, module=site.name)
+        perm, sign = nulls.signed_permutation(delta.shape[-1], seed=4, draw=2, module=site.module)
         expected = site.original + 0.5 * (delta[..., perm] * torch.from_numpy(sign)).movedim(-1, site.axis)
         torch.testing.assert_close(turned, expected)
 

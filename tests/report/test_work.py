@@ -34,6 +34,13 @@ def test_the_line_says_what_was_done(healthy: CheckResult, timing: dict[str, flo
     assert work_line(_worked(healthy, **timing)) == line
 
 
+def test_in_16_bits_the_line_names_them_and_what_they_cost(healthy: CheckResult) -> None:
+    worked = _worked(healthy, view_tokens=5.0, scoring_s=1.0)
+    floor = {"max_kl": 0.0044, "against_fp32": {"mean_kl": 0.0022, "max_kl": 0.06, "max_logprob": 0.1}}
+    there = worked.model_copy(update={"provenance": worked.provenance | {"dtype": "bfloat16", "numeric_floor": floor}})
+    assert work_line(there).endswith("3 probes, bf16, N0 0.0044 (0.0022 against fp32)")
+
+
 def test_where_no_model_was_asked_there_is_no_line(healthy: CheckResult) -> None:
     assert work_line(healthy) == ""
     assert work_line(healthy.model_copy(update={"timing": {"scoring_s": 1.0}, "probes": ()})) == ""

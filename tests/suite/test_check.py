@@ -190,7 +190,7 @@ def test_provenance_is_enough_to_run_it_again(bench: Any, healthy: Options, lang
     assert (found["device"], found["dtype"], found["held_out_sha256"]) == ("cpu", "float32", None)
     assert set(found["adapter_sha256"]) == {"adapter_config.json", "adapter_model.safetensors"}
     assert all(len(h) == 64 for h in [*found["adapter_sha256"].values(), found["data_sha256"]])
-    assert set(found["numeric_floor"]) == {"median_kl", "max_kl", "max_logprob"}
+    assert set(found["numeric_floor"]) == {"median_kl", "max_kl", "max_logprob", "against_fp32"}
     assert {"python", "dlm-sway", "torch", "numpy"} <= set(found["versions"])
 
 

@@ -29,13 +29,13 @@ def shown(model: Any, sites: Sites, view: View, *, draw: Draw = LowRankSite.draw
     with ExitStack() as stack:
         if view.lam == 0.0:
             stack.enter_context(_disabled(model))
-            stack.enter_context(_swapped([pair for s in sites.dense if not s.toggled for pair in s.tensors(view)]))
+            stack.enter_context(swapped([pair for s in sites.dense if not s.toggled for pair in s.tensors(view)]))
         else:
             if view.kind != "adapter":
                 sites.require_rules()
             if view.lam != 1.0:
                 sites.require_scale()
-            stack.enter_context(_swapped(_tensors(sites, view, draw)))
+            stack.enter_context(swapped(_tensors(sites, view, draw)))
             stack.enter_context(_scaled(sites, view.lam))
         yield
 
@@ -61,7 +61,8 @@ def _disabled(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _swapped(pairs: Pairs) -> Iterator[None]:
+def swapped(pairs: Pairs) -> Iterator[None]:
+    """Let parameters hold other tensors inside the block; theirs are back on any exit, by reference."""
     kept = [(p, p.data) for p, _ in pairs]
     try:
         for p, new in pairs:

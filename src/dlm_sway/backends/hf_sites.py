@@ -115,7 +115,7 @@ class DenseSite:
     """A tensor that was trained whole, or that the adapter replaced: `modules_to_save`, biases, embeddings.
 
     Attributes:
-        name: parameter name in the base, the key of its null draws.
+        name: parameter name in the base.
         live: the parameter that the adapted model reads.
         original: the base's values.
         toggled: whether PEFT's disable_adapter already puts the base's values back.
@@ -128,6 +128,23 @@ class DenseSite:
     toggled: bool
     axis: int = 0
 
+    @property
+    def module(self) -> str:
+        """Name of the module in the base, the key of its null draws: its weight and its bias turn alike."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def d_out(self) -> int:
+        """Number of outputs."""
+        return self.live.shape[self.axis]
+
+    def turn(self, view: View) -> tuple[Tensor, Tensor]:
+        """Return a null's signed permutation of the outputs, `(perm int32[d_out], sign float32[d_out])`."""
+        # N2 has no law for a dense delta, so it takes the rotation null's rule for it.
+        perm, sign = nulls.signed_permutation(self.d_out, seed=view.seed, draw=view.draw, module=self.module)
+        device = self.live.device
+        return torch.from_numpy(perm.astype(np.int32)).to(device), torch.from_numpy(sign).to(device)
+
     def tensors(self, view: View) -> Pairs:
         """Return the values of this view, or nothing when the trained ones stand already."""
         if view.lam == 0.0:
@@ -136,11 +153,9 @@ class DenseSite:
             return []
         delta = self.live.detach() - self.original
         if view.kind != "adapter":
-            # N2 has no law for a dense delta, so it takes the rotation null's rule for it.
+            perm, sign = self.turn(view)
             side = delta.movedim(self.axis, -1)  # [..., d_out]
-            perm, sign = nulls.signed_permutation(side.shape[-1], seed=view.seed, draw=view.draw, module=self.name)
-            side = side[..., torch.from_numpy(perm).to(delta.device)] * torch.from_numpy(sign).to(delta)
-            delta = side.movedim(-1, self.axis)
+            delta = (side[..., perm] * sign.to(delta)).movedim(-1, self.axis)
         return [(self.live, (self.original + view.lam * delta).to(self.live))]
 
 

@@ -14,16 +14,19 @@ from torch import Tensor
 
 from dlm_sway.backends.base import BulkBackend, LogitBackend
 from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
+from dlm_sway.backends.hf_sites import Sites
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.views import BASE, View
 from dlm_sway.engine.factors import FactorStore
 from dlm_sway.engine.head import Head
 from dlm_sway.engine.kv_cache import continues
+from dlm_sway.engine.seats import Seats, find_seats
 from dlm_sway.engine.shared import Heads, blocks
-from dlm_sway.engine.stacked import keeps_rows, stacked, supported
+from dlm_sway.engine.stacked import agrees, keeps_rows, stacked, supported
 from dlm_sway.engine.viewwise import ViewwiseSource
 
 FACTOR_BYTES = 192 * 2**20
+_NONE = Seats()
 _SHARE = 8  # of the model's weights that factors may take where that is more
 
 Blocks: TypeAlias = Generator[tuple[slice, Tensor], None, None]
@@ -73,9 +76,9 @@ class StackedSource:
     name = "stacked"
     stacks = True
 
-    def __init__(self, backend: HuggingFaceDifferentialBackend) -> None:
-        """Use the model that `backend` holds open."""
-        self._backend = backend
+    def __init__(self, backend: HuggingFaceDifferentialBackend, seats: Seats = _NONE) -> None:
+        """Use the model that `backend` holds open; `seats` is where it has tensors trained whole."""
+        self._backend, self._seats = backend, seats
         self.device = backend.device
         self.window = backend.codec.max_length
         self.model: Any = backend.model.get_base_model()
@@ -85,7 +88,8 @@ class StackedSource:
 
     def views_per_pass(self, views: Sequence[View]) -> int:
         """Return how many of `views` have factors that can be held at once."""
-        return self._store.views_per_pass(self._backend.sites.low_rank, views)
+        dense = [seat.site for seat in self._seats.seats]
+        return self._store.views_per_pass(self._backend.sites.low_rank, views, dense)
 
     @cached_property
     def continues(self) -> bool:
@@ -94,13 +98,13 @@ class StackedSource:
 
     def showing(self, views: Sequence[View]) -> AbstractContextManager[None]:
         """Let the model read view-major rows inside the block, row group v computing `views[v]`."""
-        return stacked(self._backend.sites, views, self._store)
+        return stacked(self._backend.sites, views, self._store, self._seats)
 
     @torch.inference_mode()
     def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View], heads: Heads | None = None) -> Blocks:
         """Yield logits of the base and `views`, block by block."""
         n_views = 1 + len(views)
-        with stacked(self._backend.sites, (BASE, *views), self._store):
+        with self.showing((BASE, *views)):
             yield from blocks(self._head, ids, keep, n_views=n_views, heads=heads)
 
 
@@ -136,9 +140,17 @@ def open_source(backend: BulkBackend) -> Source:
         CannotRunError: the backend cannot be driven in bulk.
     """
     if isinstance(backend, HuggingFaceDifferentialBackend):
-        model: Any = backend.model
-        fast = supported(backend.sites) and keeps_rows(model, backend.sites)
-        return StackedSource(backend) if fast else ViewwiseSource(backend)
+        seats = _stacked_seats(backend.model, backend.sites)
+        return ViewwiseSource(backend) if seats is None else StackedSource(backend, seats)
     if isinstance(backend, LogitBackend):
         return ArraySource(backend)
     raise CannotRunError(f"{type(backend).__name__} gives no logits", remedy="use a backend of kind hf")
+
+
+def _stacked_seats(model: Any, sites: Sites) -> Seats | None:
+    """Return where the tensors trained whole sit if all views can be one pass, or None."""
+    seats = find_seats(model, sites) if supported(sites) else None
+    if seats is None or not keeps_rows(model, sites, seats):
+        return None
+    # Low-rank terms alone need no trial: PEFT puts their layer where the module was.
+    return seats if not seats.seats or agrees(model, sites, seats) else None

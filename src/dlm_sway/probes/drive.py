@@ -77,7 +77,7 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
         alpha=ctx.alpha,
         format=ctx.format,
         null_refusal=ctx.backend.null_refusal(),
-        floor=floor.max_kl,
+        floor=floor.kl,
     )
     states = [_State(probe, spec, replace(env, later=pairs[i + 1 :])) for i, (probe, spec) in enumerate(pairs)]
     ctx.progress.phase("scoring")

@@ -9,10 +9,11 @@ from dlm_sway.report.text import clean
 from dlm_sway.suite.result import CheckResult
 
 _TENTHS_BELOW: Final = 10.0
+_SHORT: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def work_line(result: CheckResult) -> str:
-    """Return tokens, time, path, probes and N0, such as `scored 37,120 view-tokens in 41 s (905/s), stacked, 3 probes`.
+    """Return tokens, time, path, probes, dtype and N0, such as `scored 37,120 view-tokens in 41 s (905/s), fp32`.
 
     Empty where no model was asked.
     """
@@ -25,6 +26,7 @@ def work_line(result: CheckResult) -> str:
         _cached(result.timing.get("cached_positions", 0.0)),
         clean(result.provenance.get("engine") or ""),
         f"{n_probes} probe{'s' if n_probes > 1 else ''}",
+        _SHORT.get(result.provenance.get("dtype") or "", ""),
         _floor(result.provenance.get("numeric_floor")),
     )
     return ", ".join(part for part in parts if part)
@@ -41,5 +43,13 @@ def _cached(positions: float) -> str:
 
 
 def _floor(floor: Any) -> str:
-    value = floor.get("max_kl") if isinstance(floor, dict) else None
-    return f"N0 {value:.2g}" if isinstance(value, int | float) and math.isfinite(value) else ""
+    if not isinstance(floor, dict):
+        return ""
+    against = floor.get("against_fp32")
+    fp32 = _figure(against.get("mean_kl") if isinstance(against, dict) else None)
+    n0 = _figure(floor.get("max_kl"))
+    return n0 and f"N0 {n0}" + (f" ({fp32} against fp32)" if fp32 else "")
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, int | float) and math.isfinite(value) else ""

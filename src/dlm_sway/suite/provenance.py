@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ def provenance(request: Request, *, driven: Driven | None, facts: Mapping[str, s
             "median_kl": driven.floor.median_kl,
             "max_kl": driven.floor.max_kl,
             "max_logprob": driven.floor.max_logprob,
+            "against_fp32": None if driven.floor.rounding is None else asdict(driven.floor.rounding),
         },
         "engine": driven.engine.path if driven else None,
         **facts,
