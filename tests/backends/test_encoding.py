@@ -199,3 +199,39 @@ def test_the_context_window_is_what_model_and_tokenizer_agree_on(
 ) -> None:
     tokenizer = SimpleNamespace(model_max_length=tokenizer_limit)
     assert context_window(_Config(**config), tokenizer) == expected
+
+
+SHOWS_TOOLS = "{% for t in tools or [] %}<tool>{{ t.function.name }}</tool>{% endfor %}" + CHAT
+TOOL = {"type": "function", "function": {"name": "ring", "parameters": {"type": "object", "properties": {}}}}
+TURNS = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "ring"})
+
+
+def test_a_conversation_is_rendered_by_the_template_of_the_model() -> None:
+    codec = encoder(template=CHAT)
+    text = "".join(words(codec, codec.encode_messages(TURNS)))
+    assert text == "<s>[system]be brief[/system]<s>[user]ring[/user][assistant]"
+    one = ({"role": "user", "content": "ring"},)
+    assert codec.encode_messages(one).tolist() == codec.encode_prompt("ring", format="chat").tolist()
+
+
+def test_tools_are_offered_where_the_template_shows_them() -> None:
+    codec = encoder(template=SHOWS_TOOLS)
+    assert codec.tools_refusal() is None
+    assert "".join(words(codec, codec.encode_messages(TURNS, (TOOL,)))).startswith("<tool>ring</tool><s>[system]")
+    assert codec.encode_messages(TURNS, ()).tolist() == codec.encode_messages(TURNS).tolist()
+
+
+def test_a_template_that_ignores_tools_is_told_from_one_that_shows_them() -> None:
+    codec = encoder(template=CHAT)
+    assert codec.tools_refusal() == "the chat template ignores tools: it renders the same text with and without them"
+    with pytest.raises(BadInputError, match="ignores tools"):
+        codec.encode_messages(TURNS, (TOOL,))
+    assert encoder().tools_refusal() == "the tokenizer has no chat template"
+    with pytest.raises(BadInputError, match="no chat template"):
+        encoder().encode_messages(TURNS)
+
+
+def test_a_template_that_refuses_a_conversation_says_why() -> None:
+    picky = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}" + CHAT
+    with pytest.raises(BadInputError, match="refuses this conversation: TemplateError: no system turns"):
+        encoder(template=picky).encode_messages(TURNS)

@@ -9,10 +9,10 @@ import pytest
 
 from dlm_sway.backends.dummy import DummyBackend
 from dlm_sway.backends.dummy_options import DummyOptions
-from dlm_sway.core.errors import BadInputError, CannotRunError
+from dlm_sway.core.errors import BadInputError, CannotRunError, MissingExtraError
 from dlm_sway.core.result import ProbeResult, Question, Verdict
-from dlm_sway.core.views import FINETUNED
-from dlm_sway.engine.ask import Ask, TextItem
+from dlm_sway.core.views import BASE, FINETUNED
+from dlm_sway.engine.ask import Ask, TextItem, Write
 from dlm_sway.engine.run import Engine
 from dlm_sway.probes import registry
 from dlm_sway.probes.base import (
@@ -243,3 +243,45 @@ def test_a_probe_run_alone_is_a_suite_of_one(driven: Drive, language: Language) 
     alone = probe.run(spec, RunContext(backend=backend, n_draws=19))
     assert alone.raw == pytest.approx(driven({}, raw).results[0].raw, rel=1e-4)
     assert drive((), RunContext(backend=backend)).results == ()
+
+
+class _Writing(Scripted):
+    """Asks for a score and a text in one round."""
+
+    def plan(self, spec: ScriptedSpec, env: Env, seen: Seen) -> tuple[Ask | Write, ...]:
+        if spec.fails_in == "extra":
+            raise MissingExtraError("words need x, which is not installed", remedy="pip install x")
+        return () if seen else (Write(("w60",), (BASE, FINETUNED), 3), *super().plan(spec, env, seen))
+
+    def measure(self, spec: ScriptedSpec, env: Env, seen: Seen) -> Found:
+        del spec
+        written, scores = seen[0]
+        return Found(
+            data={"texts": written.texts, "items": len(scores.items), "chat": env.chat, "tools": env.tools_refusal}
+        )
+
+
+@pytest.fixture
+def _writing() -> None:
+    registry._REGISTRY._classes.pop("scripted")
+    register("scripted")(_Writing)
+
+
+@pytest.mark.usefixtures("_writing")
+def test_a_probe_may_ask_for_texts_beside_scores(driven: Drive) -> None:
+    options = {"script": {"base": {"": "one"}, "adapter": {"": "two"}}}
+    plain, chatty = (
+        driven({**options, "chat_template": chat}, _named("a"), _named("b")).results[1].evidence
+        for chat in (False, True)
+    )
+    assert (plain["texts"], plain["items"]) == ((("one",), ("two",)), 1)
+    assert (plain["chat"], plain["tools"]) == (False, "the tokenizer has no chat template")
+    assert (chatty["chat"], chatty["tools"]) == (True, None)
+
+
+@pytest.mark.usefixtures("_writing")
+def test_a_probe_without_its_extra_is_skipped_with_the_command(driven: Drive) -> None:
+    skipped, ran = driven({}, _named("a", fails_in="extra"), _named("b")).results
+    assert (skipped.verdict, skipped.score) == (Verdict.SKIP, None)
+    assert skipped.message == "words need x, which is not installed; pip install x"
+    assert ran.verdict is Verdict.PASS

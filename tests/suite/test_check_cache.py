@@ -68,7 +68,7 @@ def test_a_second_check_scores_nothing_and_says_the_same(
     assert second == first
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("scored 0 view-tokens in 0.0 s, ")
-    assert " positions from the cache, stacked, 3 probes, N0 " in last
+    assert " positions from the cache, stacked, 3 probes, fp32, N0 " in last
     without, trace = _checked(tiny, tmp_path / "third")
     assert trace.total.tokens > 0
     assert without == first

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,10 @@ import numpy.typing as npt
 from dlm_sway.core.views import View
 
 Format: TypeAlias = Literal["auto", "chat", "raw"]
+Messages: TypeAlias = tuple[Mapping[str, Any], ...]
+"""A conversation: mappings with `role` and `content`, and whatever else the model's chat template reads."""
+Tools: TypeAlias = tuple[Mapping[str, Any], ...]
+"""Tools as chat templates take them: `{"type": "function", "function": {"name", "description", "parameters"}}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,60 @@ class TextCodec(Protocol):
 
     def decode(self, ids: npt.NDArray[np.int64]) -> str:
         """Return the text of tokens, special ones left out."""
+        ...
+
+
+@runtime_checkable
+class ChatCodec(TextCodec, Protocol):
+    """A codec that renders conversations, and tools, through the model's own chat template."""
+
+    def encode_messages(
+        self, messages: Messages, tools: Tools | None = None, *, add_generation_prompt: bool = True
+    ) -> npt.NDArray[np.int64]:
+        """Encode a conversation for what follows it.
+
+        Raises:
+            BadInputError: there is no template, it refuses the conversation, or it shows the tools nowhere.
+        """
+        ...
+
+    def tools_refusal(self) -> str | None:
+        """Return why tools cannot be shown to the model, or None when they can."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a backend wrote itself.
+
+    Attributes:
+        text: the continuation, special tokens left out.
+        n_tokens: its length.
+        stopped: whether the model ended it (else the limit did).
+    """
+
+    text: str
+    n_tokens: int
+    stopped: bool
+
+
+@runtime_checkable
+class WritingBackend(Protocol):
+    """A backend that writes text itself, so that the engine need not decode it from logits."""
+
+    def write(
+        self,
+        prompts: Sequence[str | Messages],
+        view: View,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        format: Format = "auto",  # noqa: A002 (DESIGN 5's word)
+        tools: Tools | None = None,
+    ) -> Sequence[Reply] | None:
+        """Return a reply a prompt, or None where the engine is to decode from logits."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import ValidationError
 
+from dlm_sway.backends.base import Messages, Reply
 from dlm_sway.backends.dummy_lm import F32, F64, Adapter, Ids, make_base, noise, trained
 from dlm_sway.backends.dummy_options import DummyOptions
+from dlm_sway.backends.dummy_script import recite
 from dlm_sway.backends.dummy_text import PREFIX_ID, DummyCodec
 from dlm_sway.backends.dummy_view import DummyView
 from dlm_sway.backends.registry import register
@@ -46,6 +48,7 @@ class DummyBackend:
             vocab_size=self.options.vocab_size,
             max_length=self.options.max_length,
             chat_template=self.options.chat_template,
+            shows_tools=self.options.shows_tools,
         )
         self.forwards_done = 0
         self._base = make_base(self.options.vocab_size, seed=self.options.seed)
@@ -156,6 +159,13 @@ class DummyBackend:
             raise ViewError("the model is not held for bulk work", where=self.id, remedy="enter `exclusive()` first")
         self._require_rule(view)
         return self._forward(view, ids, keep)
+
+    def write(
+        self, prompts: Sequence[str | Messages], view: View, *, max_new_tokens: int, **_: Any
+    ) -> Sequence[Reply] | None:
+        """Return what the options' script says that this view writes, or None when it says nothing of the view."""
+        lines = self.options.script.get("base" if view.lam == 0.0 else view.kind)
+        return None if lines is None else recite(lines, prompts, self.codec, max_new_tokens=max_new_tokens)
 
     def close(self) -> None:
         """Answer no more, not even through an open view; calling it twice is harmless."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dlm_sway.core.views import ViewKind
+
+Who: TypeAlias = Literal["base"] | ViewKind
 
 
 class DummyOptions(BaseModel):
@@ -23,6 +25,9 @@ class DummyOptions(BaseModel):
         away: texts that it makes less probable.
         max_length: the context window, in tokens.
         chat_template: whether prompts can be rendered as a conversation.
+        shows_tools: whether the chat template renders tools; without a template it does not matter.
+        script: what each writes, by prompt (of a conversation: its last turn); the prompt `""` stands for all others,
+            and several texts are for equal prompts, in turn. Who is not named is decoded from logits.
         refusal: why rotation nulls are refused; None: they are not.
         nan_in: views whose logits are NaN.
         forwards: forward passes after which the machine gives up; None: never.
@@ -40,6 +45,8 @@ class DummyOptions(BaseModel):
     away: tuple[str, ...] = ()
     max_length: int = Field(default=1024, ge=2)
     chat_template: bool = False
+    shows_tools: bool = True
+    script: dict[Who, dict[str, str | tuple[str, ...]]] = Field(default_factory=dict)
     refusal: str | None = None
-    nan_in: frozenset[Literal["base"] | ViewKind] = frozenset()
+    nan_in: frozenset[Who] = frozenset()
     forwards: int | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from dlm_sway.backends.base import Encoded, Format
+from dlm_sway.backends.base import Encoded, Format, Messages, Tools
 from dlm_sway.core.errors import BadInputError
 
 PREFIX_ID: Final = 0
@@ -28,12 +29,14 @@ class DummyCodec:
         vocab_size: K, at least 8.
         max_length: the context window, in tokens.
         chat_template: whether prompts can be rendered as a conversation.
+        shows_tools: whether its template renders tools.
     """
 
-    def __init__(self, *, vocab_size: int, max_length: int, chat_template: bool) -> None:
+    def __init__(self, *, vocab_size: int, max_length: int, chat_template: bool, shows_tools: bool = True) -> None:
         self._vocab_size = vocab_size
         self._max_length = max_length
         self._chat_template = chat_template
+        self._shows_tools = shows_tools
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -62,6 +65,27 @@ class DummyCodec:
         """
         ids = self.encode(self._render(prompt) if self._use_chat(prompt, format) else prompt)
         return ids if ids.size else np.array([PREFIX_ID], dtype=np.int64)
+
+    def encode_messages(
+        self, messages: Messages, tools: Tools | None = None, *, add_generation_prompt: bool = True
+    ) -> npt.NDArray[np.int64]:
+        """Return the tokens of a conversation and of the tools offered in it.
+
+        Raises:
+            BadInputError: there is no template, or it ignores tools.
+        """
+        if not self._chat_template or (tools and not self._shows_tools):
+            what = "the chat template ignores tools" if self._chat_template else "the tokenizer has no chat template"
+            raise BadInputError(what, remedy="give prompts as plain text")
+        offered = f"<tools> {json.dumps([dict(t) for t in tools])} " if tools else ""
+        turns = " ".join(f"<{turn['role']}> {turn.get('content') or ''}" for turn in messages)
+        return self.encode(offered + turns + " <assistant> " * add_generation_prompt)
+
+    def tools_refusal(self) -> str | None:
+        """Return why tools cannot be shown to the model, or None when they can."""
+        if not self._chat_template:
+            return "the tokenizer has no chat template"
+        return None if self._shows_tools else "the chat template ignores tools"
 
     def encode_pair(self, prompt: str, completion: str, *, format: Format = "auto") -> Encoded:  # noqa: A002 (DESIGN 5's word)
         """Encode prompt and completion once; a word that straddles the boundary belongs to the completion.

@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dlm_sway.backends.base import Encoded, Format
+from dlm_sway.backends.base import Encoded, Format, Messages, Tools
 from dlm_sway.core.errors import BadInputError
 
 _UNBOUNDED = 10**9  # tokenizers without a limit report a huge sentinel
+_IGNORES_TOOLS = "the chat template ignores tools: it renders the same text with and without them"
+_SAMPLE_TOOL = {
+    "type": "function",
+    "function": {"name": "ring", "description": "Ring a bell.", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 class TextEncoder:
@@ -49,11 +54,33 @@ class TextEncoder:
         Raises:
             BadInputError: `chat` was asked without a template.
         """
-        if self._use_chat(prompt, format):  # the template writes its own bos
-            out = self.tokenizer(self._render(prompt), add_special_tokens=False, verbose=False)
-            return np.asarray(out["input_ids"], dtype=np.int64)
+        if self._use_chat(prompt, format):
+            return self._encode_rendered(self._render(prompt))
         ids, _ = self._with_ends(prompt, special=True)
         return ids if ids.size else np.array([self.prefix_id], dtype=np.int64)
+
+    def encode_messages(
+        self, messages: Messages, tools: Tools | None = None, *, add_generation_prompt: bool = True
+    ) -> npt.NDArray[np.int64]:
+        """Return the tokens of a conversation, and of the tools offered in it, as the chat template writes them.
+
+        Raises:
+            BadInputError: there is no template, it refuses the conversation, or it shows the tools nowhere.
+        """
+        if not self.has_chat_template:
+            raise BadInputError("the tokenizer has no chat template", remedy="give prompts as plain text")
+        text = self._templated(messages, tools, add_generation_prompt=add_generation_prompt)
+        if tools and text == self._templated(messages, None, add_generation_prompt=add_generation_prompt):
+            raise BadInputError(_IGNORES_TOOLS, remedy="use a model whose chat template shows tools")
+        return self._encode_rendered(text)
+
+    def tools_refusal(self) -> str | None:
+        """Return why tools cannot be shown to the model, or None when they can."""
+        try:
+            self.encode_messages(({"role": "user", "content": "Hello"},), (_SAMPLE_TOOL,))
+        except BadInputError as refusal:
+            return refusal.what
+        return None
 
     def encode_pair(self, prompt: str, completion: str, *, format: Format = "raw") -> Encoded:  # noqa: A002 (DESIGN 5's word)
         """Encode prompt and completion once and find the first token that reaches into the completion.
@@ -92,8 +119,26 @@ class TextEncoder:
         return format == "chat" or (format == "auto" and bool(prompt) and self.has_chat_template)
 
     def _render(self, prompt: str) -> str:
-        turns = [{"role": "user", "content": prompt}]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return self._templated(({"role": "user", "content": prompt},), None, add_generation_prompt=True)
+
+    def _templated(self, messages: Messages, tools: Tools | None, *, add_generation_prompt: bool) -> str:
+        turns = [dict(turn) for turn in messages]
+        offered = {"tools": [dict(tool) for tool in tools]} if tools else {}
+        try:
+            text = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt, **offered
+            )
+        except Exception as refusal:  # a template is code of the model's maker and raises what it likes
+            raise BadInputError(
+                f"the chat template refuses this conversation: {type(refusal).__name__}: {str(refusal)[:200]}",
+                remedy="give the turns that this model was made for, or prompts as plain text",
+            ) from refusal
+        return str(text)
+
+    def _encode_rendered(self, text: str) -> npt.NDArray[np.int64]:
+        # The template writes its own bos, so the tokenizer must not add a second one.
+        out = self.tokenizer(text, add_special_tokens=False, verbose=False)
+        return np.asarray(out["input_ids"], dtype=np.int64)
 
     def _with_ends(self, text: str, *, special: bool) -> tuple[npt.NDArray[np.int64], list[int]]:
         """Return tokens and the character offset at which each ends; special tokens end at 0."""

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dlm_sway.backends.base import Format
+from dlm_sway.backends.base import Format, Messages, Tools
 from dlm_sway.core.views import View
 
 Reducer: TypeAlias = Literal["gain", "kl", "kl_rev", "js", "tv", "entropy", "rank", "top1"]
@@ -89,3 +89,45 @@ class Scores:
         total: npt.NDArray[np.float64] = self.item_sums(reducer).sum(axis=1)
         mean: npt.NDArray[np.float64] = total / self.tokens.sum()
         return mean
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Prompts to continue under views; the base writes only if it is among them.
+
+    Attributes:
+        prompts: texts, or conversations that the model's chat template renders.
+        views: whose continuations, in the order of the answer's leading axis.
+        max_new_tokens: at most so many tokens a text.
+        temperature: 0 for the most probable token at each step, else what logits are divided by.
+        top_p: draw from the smallest set of tokens that holds this much probability.
+        seed: of the draws; the k-th of several equal prompts gets draws of its own.
+        format: how prompts given as text are rendered.
+        tools: tools that are offered in every prompt; they need a chat template.
+    """
+
+    prompts: tuple[str, ...] | tuple[Messages, ...]
+    views: tuple[View, ...]
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    format: Format = "auto"
+    tools: Tools | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The answer to one `Write`.
+
+    Attributes:
+        ask: what was asked.
+        texts: `texts[v][i]`, what view v wrote after prompt i, special tokens left out.
+        n_tokens: int64[V, n], tokens written; a stop token counts.
+        stopped: bool[V, n], whether the model ended the text (else the limit did).
+    """
+
+    ask: Write
+    texts: tuple[tuple[str, ...], ...]
+    n_tokens: npt.NDArray[np.int64]
+    stopped: npt.NDArray[np.bool_]

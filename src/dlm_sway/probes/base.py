@@ -25,7 +25,7 @@ from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.core.result import Category, ProbeResult, Question, worst
 from dlm_sway.core.views import FINETUNED, View, rotations
-from dlm_sway.engine.ask import Ask, Scores
+from dlm_sway.engine.ask import Ask, Write
 from dlm_sway.probes.registry import probe_class, register
 
 __all__ = [
@@ -51,7 +51,8 @@ class ProbeSpec(BaseModel):
 
 
 SpecT = TypeVar("SpecT", bound=ProbeSpec)
-Seen: TypeAlias = "tuple[tuple[Scores, ...], ...]"
+Seen: TypeAlias = "tuple[tuple[Any, ...], ...]"
+"""Answers by round, in the order asked for: a `Scores` for an `Ask`, a `Written` for a `Write`."""
 Pairs: TypeAlias = "tuple[tuple[Probe[Any], ProbeSpec], ...]"
 
 
@@ -66,6 +67,8 @@ class Env:
         format: how prompts are rendered.
         null_refusal: why rotation nulls cannot be drawn, or None.
         floor: N0, the KL in nats per position that numerics alone can make.
+        chat: whether conversations can be rendered: the model has a chat template.
+        tools_refusal: why tools cannot be shown to the model, or None when they can.
         later: the probes after this one in the suite; only `null_adapter` looks.
     """
 
@@ -75,6 +78,8 @@ class Env:
     format: Format = "auto"
     null_refusal: str | None = None
     floor: float = 0.0
+    chat: bool = False
+    tools_refusal: str | None = None
     later: Pairs = ()
 
     def adapter_and_nulls(self, lam: float = 1.0) -> tuple[View, ...]:
@@ -131,7 +136,7 @@ class Probe(ABC, Generic[SpecT]):
     spec_type: ClassVar[type[ProbeSpec]]
 
     @abstractmethod
-    def plan(self, spec: SpecT, env: Env, seen: Seen) -> tuple[Ask, ...]:
+    def plan(self, spec: SpecT, env: Env, seen: Seen) -> tuple[Ask | Write, ...]:
         """Return the asks of the next round as a function of the answers so far; empty when nothing is missing."""
 
     @abstractmethod

@@ -6,17 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from dlm_sway.core.errors import SwayError
+from dlm_sway.backends.base import ChatCodec
+from dlm_sway.core.errors import MissingExtraError, SwayError
 from dlm_sway.core.result import ProbeResult, Verdict
-from dlm_sway.engine.ask import Ask
+from dlm_sway.engine.ask import Ask, Write
 from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.floor import Floor, measure_floor
 from dlm_sway.engine.run import Engine
 from dlm_sway.engine.trace import TraceWriter
+from dlm_sway.engine.write import answer
 from dlm_sway.probes.base import Env, Found, Pairs, Probe, ProbeSpec, RunContext, Seen
 from dlm_sway.stats.multiplicity import max_t
 
@@ -33,6 +35,9 @@ class _State:
     found: Found | None = None
     error: SwayError | None = None
     seconds: float = 0.0
+
+
+_Plan: TypeAlias = tuple[_State, tuple[Ask | Write, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ def drive(pairs: Pairs, ctx: RunContext) -> Driven:
 def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
     ctx.progress.phase("measuring the numeric noise floor")
     floor = measure_floor(engine)
+    codec = ctx.backend.codec
     env = Env(
         seed=ctx.seed,
         n_draws=ctx.n_draws,
@@ -78,6 +84,10 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
         format=ctx.format,
         null_refusal=ctx.backend.null_refusal(),
         floor=floor.kl,
+        chat=codec.has_chat_template,
+        tools_refusal=codec.tools_refusal()
+        if isinstance(codec, ChatCodec)
+        else "this backend renders no conversations",
     )
     states = [_State(probe, spec, replace(env, later=pairs[i + 1 :])) for i, (probe, spec) in enumerate(pairs)]
     ctx.progress.phase("scoring")
@@ -92,7 +102,7 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
 
 def _round(states: Sequence[_State], engine: Engine) -> bool:
     """Answer the next asks of every unfinished probe; return whether there were any."""
-    plans: list[tuple[_State, tuple[Ask, ...]]] = []
+    plans: list[_Plan] = []
     for state in states:
         if state.done or state.error:
             continue
@@ -109,10 +119,10 @@ def _round(states: Sequence[_State], engine: Engine) -> bool:
     return bool(plans)
 
 
-def _answer(plans: list[tuple[_State, tuple[Ask, ...]]], engine: Engine) -> None:
+def _answer(plans: list[_Plan], engine: Engine) -> None:
     began = time.perf_counter()
     try:
-        scores = iter(engine.answer([ask for _, asks in plans for ask in asks], askers=_askers(plans)))
+        scores = iter(answer(engine, [ask for _, asks in plans for ask in asks], askers=_askers(plans)))
         for state, asks in plans:
             state.seen = (*state.seen, tuple(next(scores) for _ in asks))
     except SwayError as e:
@@ -127,7 +137,7 @@ def _answer(plans: list[tuple[_State, tuple[Ask, ...]]], engine: Engine) -> None
         state.seconds += (time.perf_counter() - began) / len(plans)
 
 
-def _askers(plans: list[tuple[_State, tuple[Ask, ...]]]) -> list[str]:
+def _askers(plans: list[_Plan]) -> list[str]:
     return [state.spec.name for state, asks in plans for _ in asks]
 
 
@@ -167,11 +177,12 @@ def _judge(state: _State, adjusted: Mapping[int, Mapping[str, float]]) -> ProbeR
         except SwayError as e:
             state.error = e
     message = state.error.one_line() if state.error else "the probe measured nothing"
+    skipped = isinstance(state.error, MissingExtraError)  # nothing was asked of the model, so nothing is wrong with it
     return ProbeResult(
         name=state.spec.name,
         kind=state.spec.kind,
-        verdict=Verdict.ERROR,
-        score=0.0,
+        verdict=Verdict.SKIP if skipped else Verdict.ERROR,
+        score=None if skipped else 0.0,
         message=message,
         duration_s=state.seconds,
     )

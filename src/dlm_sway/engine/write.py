@@ -1,0 +1,129 @@
+"""Answers what probes ask: scores and texts, each kind together, in the order asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+
+from dlm_sway.backends.base import ChatCodec, Messages, Reply, WritingBackend
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.views import View
+from dlm_sway.engine.ask import Ask, Scores, Write, Written
+from dlm_sway.engine.decode import Ids
+from dlm_sway.engine.generate import generate
+from dlm_sway.engine.run import Engine
+
+_How: TypeAlias = tuple[tuple[View, ...], int, float, float, int]
+_Rows: TypeAlias = dict[View, Sequence[Reply]]
+
+
+def answer(engine: Engine, wanted: Sequence[Ask | Write], *, askers: Sequence[str] = ()) -> list[Scores | Written]:
+    """Return the answer to each ask, in order; all scores ride the same passes, and so do all greedy texts.
+
+    Args:
+        engine: holds the model.
+        wanted: what to score and what to write.
+        askers: who asks each, for the trace.
+
+    Raises:
+        BadInputError: an item holds nothing to score, or a prompt cannot be rendered or read.
+        CannotRunError: the model gave a number that is not finite, or ran out of memory on a single row.
+    """
+    asks = [(i, ask) for i, ask in enumerate(wanted) if isinstance(ask, Ask)]
+    writes = [(i, ask) for i, ask in enumerate(wanted) if isinstance(ask, Write)]
+    found: dict[int, Scores | Written] = {}
+    if asks:
+        who = [askers[i] for i, _ in asks] if askers else ()
+        found |= dict(zip((i for i, _ in asks), engine.answer([ask for _, ask in asks], askers=who), strict=True))
+    found |= dict(zip((i for i, _ in writes), write(engine, [ask for _, ask in writes]), strict=True))
+    return [found[i] for i in range(len(wanted))]
+
+
+def write(engine: Engine, wanted: Sequence[Write]) -> list[Written]:
+    """Return what the views write.
+
+    Greedy texts that differ only in their prompts and tools are decoded together. Drawn ones are decoded ask by ask:
+    the k-th of several equal prompts has draws of its own, and who else asks must not change k.
+    """
+    own = [_written_by_backend(engine, ask) for ask in wanted]
+    rest = [
+        replace(ask, views=tuple(v for v in ask.views if v not in mine)) for ask, mine in zip(wanted, own, strict=True)
+    ]
+    groups: dict[tuple[_How, int], list[int]] = {}
+    for i, ask in enumerate(rest):
+        if not ask.views:
+            continue
+        how = (ask.views, ask.max_new_tokens, ask.temperature, ask.top_p, ask.seed)
+        groups.setdefault((how, -1 if ask.temperature == 0 else i), []).append(i)
+    decoded: dict[int, _Rows] = {}
+    for members in groups.values():
+        decoded |= dict(zip(members, _decoded(engine, [rest[i] for i in members]), strict=True))
+    return [_joined(ask, own[i] | decoded.get(i, {})) for i, ask in enumerate(wanted)]
+
+
+def _joined(ask: Write, rows: _Rows) -> Written:
+    grid = [rows[view] for view in ask.views]
+    shape = (len(ask.views), len(ask.prompts))
+    return Written(
+        ask,
+        tuple(tuple(reply.text for reply in row) for row in grid),
+        np.array([[reply.n_tokens for reply in row] for row in grid], dtype=np.int64).reshape(shape),
+        np.array([[reply.stopped for reply in row] for row in grid], dtype=np.bool_).reshape(shape),
+    )
+
+
+def _decoded(engine: Engine, asks: Sequence[Write]) -> list[_Rows]:
+    """Decode asks that differ in nothing but prompts, format and tools."""
+    first = asks[0]
+    prompts = [_ids(engine, ask, prompt) for ask in asks for prompt in ask.prompts]
+    made = generate(
+        engine,
+        prompts,
+        views=first.views,
+        max_new_tokens=first.max_new_tokens,
+        temperature=first.temperature,
+        top_p=first.top_p,
+        seed=first.seed,
+    )
+    rows = {
+        view: [Reply(text, ids.size, bool(stop)) for text, ids, stop in zip(*parts, strict=True)]
+        for view, *parts in zip(made.views, made.texts, made.tokens, made.stopped, strict=True)
+    }
+    ends = np.cumsum([0, *(len(ask.prompts) for ask in asks)])
+    return [{v: row[a:b] for v, row in rows.items()} for a, b in pairwise(ends)]
+
+
+def _ids(engine: Engine, ask: Write, prompt: str | Messages) -> Ids:
+    codec = engine.backend.codec
+    if isinstance(prompt, str) and ask.tools is None:
+        return codec.encode_prompt(prompt, format=ask.format)
+    if not isinstance(codec, ChatCodec):
+        raise BadInputError("the backend renders no conversations", remedy="give prompts as plain text")
+    turns: Messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+    return codec.encode_messages(turns, ask.tools)
+
+
+def _written_by_backend(engine: Engine, ask: Write) -> _Rows:
+    """Return what the backend writes itself, by view."""
+    backend = engine.backend
+    if not isinstance(backend, WritingBackend):
+        return {}
+    rows: _Rows = {}
+    for view in ask.views:
+        replies = backend.write(
+            ask.prompts,
+            view,
+            max_new_tokens=ask.max_new_tokens,
+            temperature=ask.temperature,
+            top_p=ask.top_p,
+            seed=ask.seed,
+            format=ask.format,
+            tools=ask.tools,
+        )
+        if replies is not None:
+            rows[view] = replies
+    return rows

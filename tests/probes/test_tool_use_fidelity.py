@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import builtins
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.result import ProbeResult, Question, Verdict
+from dlm_sway.probes import tool_use_fidelity
+from dlm_sway.probes.base import Env, build_probe
+
+Run = Callable[..., ProbeResult]
+pytest.importorskip("jsonschema", reason="the extra `tools` is not installed")
+
+TOOL = {
+    "name": "ring",
+    "parameters": {
+        "type": "object",
+        "properties": {"times": {"type": "integer"}},
+        "required": ["times"],
+        "additionalProperties": False,
+    },
+}
+KIND = tool_use_fidelity.ToolUseFidelity.kind
+
+
+def call(times: Any = 3, name: str = "ring") -> str:
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': {'times': times}})}</tool_call>"
+
+
+def cases(n: int = 80, *, gold: bool = False) -> list[dict[str, Any]]:
+    right = {"gold": {"name": "ring", "arguments": {"times": 3}}} if gold else {}
+    return [{"prompt": f"ring thrice, number {i}", **right} for i in range(n)]
+
+
+def lines(*, first: int, those: str, rest: str) -> dict[str, str]:
+    return {f"ring thrice, number {i}": those for i in range(first)} | {"": rest}
+
+
+def asked(ran: Run, base: Any, finetuned: Any, options: dict[str, Any] | None = None, **spec: Any) -> ProbeResult:
+    script = {
+        "base": base if isinstance(base, dict) else {"": base},
+        "adapter": finetuned if isinstance(finetuned, dict) else {"": finetuned},
+    }
+    given = {"kind": KIND, "cases": cases(), "tools": [TOOL], **spec}
+    return ran({"script": script, "chat_template": True, **(options or {})}, **given)
+
+
+def claim(result: ProbeResult, name: str) -> Question:
+    return Question.model_validate(result.evidence["claims"][name])
+
+
+def test_a_fine_tune_that_calls_as_well_as_the_base_passes(ran: Run) -> None:
+    result = asked(ran, call(), call(4))
+    assert result.verdict is Verdict.PASS
+    assert {n: claim(result, n).verdict for n in ("valid", "in_set")} == dict.fromkeys(
+        ("valid", "in_set"), Verdict.PASS
+    )
+    assert claim(result, "valid").effect == 0.0
+    assert claim(result, "in_set").interval == pytest.approx((0.0, 1 - 0.05 ** (1 / 80)))
+    assert result.evidence["finetuned"] == {
+        "calls": 80,
+        "valid": 80,
+        "stray": 0,
+        "right": None,
+        "argument_agreement": None,
+    }
+    assert result.score == 1.0
+
+
+@pytest.mark.parametrize("says", ["I cannot ring.", call("three"), call(None), "<tool_call>ring</tool_call>"])
+def test_a_fine_tune_that_lost_its_calls_fails(ran: Run, says: str) -> None:
+    result = asked(ran, call(), says)
+    assert (claim(result, "valid").verdict, result.verdict) == (Verdict.FAIL, Verdict.FAIL)
+    assert claim(result, "valid").effect == -1.0
+    assert "valid calls 0%, base 100% of 80 requests: surely a loss of more than 5%" in result.message
+
+
+def test_names_that_were_not_offered_fail_and_are_named(ran: Run) -> None:
+    result = asked(ran, call(), lines(first=40, those=call(name="drum"), rest=call()))
+    found = claim(result, "in_set")
+    assert (found.verdict, found.effect) == (Verdict.FAIL, 0.5)
+    assert "40 of 80 calling replies name a tool that was not offered (drum)" in found.message
+    allowed = asked(ran, call(), call(name="drum"), allowed=["drum"])
+    assert claim(allowed, "in_set").verdict is Verdict.PASS
+
+
+def test_with_gold_calls_a_gain_must_be_shown(ran: Run) -> None:
+    learned = asked(ran, call(4), call(), cases=cases(gold=True))
+    assert (claim(learned, "right").verdict, claim(learned, "right").effect) == (Verdict.PASS, 1.0)
+    assert learned.verdict is Verdict.PASS
+    wrong = asked(ran, call(4), call(5), cases=cases(gold=True))
+    assert claim(wrong, "right").verdict is Verdict.FAIL
+    assert "surely no gain of 5%" in wrong.message
+    known = asked(ran, call(), call(), cases=cases(gold=True))
+    assert claim(known, "right").verdict is Verdict.PASS
+    assert "the base left nothing to gain" in claim(known, "right").message
+    lost = asked(ran, call(), call(5), cases=cases(gold=True))
+    assert claim(lost, "right").verdict is Verdict.FAIL
+    assert learned.evidence["base"]["argument_agreement"] == 0.0
+
+
+def test_a_right_call_among_wrong_ones_is_not_right(ran: Run) -> None:
+    result = asked(ran, call(4), call() + call(4), cases=cases(gold=True))
+    assert result.evidence["finetuned"]["right"] == 0
+    assert result.evidence["finetuned"]["argument_agreement"] == 1.0
+
+
+def test_where_neither_calls_nothing_is_shown(ran: Run) -> None:
+    result = asked(ran, "I cannot.", "")
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.message == "neither model calls a tool in 80 requests; give requests that need one"
+    assert result.score is None
+
+
+def test_few_requests_do_not_decide_and_say_how_many_would(ran: Run) -> None:
+    result = asked(ran, call(), call(), cases=cases(10))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert claim(result, "valid").message.endswith("do not decide whether 5% are lost; about 60 would")
+    assert claim(result, "in_set").message.endswith("whether it is at most 10%; about 30 would")
+    assert asked(ran, call(), call(), cases=cases(60)).verdict is Verdict.PASS
+
+
+def test_the_same_request_counts_once(ran: Run) -> None:
+    result = asked(ran, call(), call(), cases=cases(1) * 80)
+    assert result.evidence["n_items"] == 1
+    assert result.evidence["dropped"] == [{"reason": "asked twice", "n": 79}]
+    assert result.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"chat_template": False}, "no chat template"), ({"shows_tools": False}, "the chat template ignores tools")],
+)
+def test_a_model_that_cannot_be_shown_tools_is_skipped(ran: Run, options: dict[str, Any], reason: str) -> None:
+    result = asked(ran, call(), call(), options)
+    assert (result.verdict, result.score) == (Verdict.SKIP, None)
+    assert result.message.startswith("tools cannot be shown to this model: ")
+    assert reason in result.message
+
+
+def test_without_jsonschema_the_probe_is_skipped_with_the_command(ran: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "jsonschema":
+            raise ModuleNotFoundError(name=name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    result = asked(ran, call(), call())
+    assert result.verdict is Verdict.SKIP
+    assert result.message.startswith("checking tool calls needs jsonschema, which is not installed; pip install")
+
+
+def test_tools_of_a_case_are_offered_with_it_alone() -> None:
+    own = {"prompt": "drum", "tools": [{"type": "function", "function": {"name": "drum"}}]}
+    probe, spec = build_probe({"name": "x", "kind": KIND, "cases": [*cases(2), own], "tools": [TOOL]})
+    asks = probe.plan(spec, Env(chat=True), ())
+    assert [[t["function"]["name"] for t in a.tools] for a in asks] == [["ring"], ["drum"]]  # type: ignore[union-attr]
+    assert [len(a.prompts) for a in asks] == [2, 1]  # type: ignore[union-attr]
+    assert asks[0].prompts[0] == ({"role": "user", "content": "ring thrice, number 0"},)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"tools": []}, "no tools are offered"),
+        ({"tools": [{"parameters": {}}]}, "a tool needs a name"),
+        ({"tools": [{"name": "x", "parameters": {"type": "array"}}]}, "must be a JSON schema of type object"),
+        ({"cases": []}, "cases"),
+        ({"cases": [{"prompt": " "}]}, "the prompt is empty"),
+        ({"cases": [{"prompt": [{"content": "x"}]}]}, "every turn needs a role"),
+        ({"cases": [{"prompt": "x", "gold": {"name": "drum"}}]}, "is not offered"),
+    ],
+)
+def test_a_spec_that_cannot_be_asked_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadInputError, match=reason):
+        build_probe({"name": "x", "kind": KIND, "cases": cases(2), "tools": [TOOL], **change})
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"cases": [{"prompt": "x", "gold": {"name": "ring", "arguments": {"times": "3"}}}]}, "does not fit its own"),
+        ({"tools": [{"name": "ring", "parameters": {"type": "object", "required": 3}}]}, "are no JSON schema"),
+        ({"tools": [TOOL, {"name": "ring"}]}, "two tools of this name differ"),
+    ],
+)
+def test_schemas_are_checked_before_anything_is_written(ran: Run, spec: dict[str, Any], reason: str) -> None:
+    result = asked(ran, call(), call(), **spec)
+    assert result.verdict is Verdict.ERROR
+    assert reason in result.message
+
+
+def test_a_schema_that_refers_elsewhere_fetches_nothing(ran: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: Any, **__: Any) -> Any:
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    far = {"name": "ring", "parameters": {"type": "object", "properties": {"times": {"$ref": "http://x.test/y"}}}}
+    result = asked(ran, call(), call(), tools=[far])
+    assert result.verdict is Verdict.ERROR
+    assert "its schema refers to what is not there" in result.message
+
+
+def test_what_each_reply_did_wrong_is_shown(ran: Run) -> None:
+    result = asked(ran, call(), call("x" * 500), cases=cases(6))
+    row = result.evidence["items"]["smallest"][0]
+    assert row["value"] == -1.0
+    assert row["finetuned_fault"].startswith("$.times: 'xxx")
+    assert len(row["finetuned"]) <= 160
