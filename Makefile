@@ -4,6 +4,8 @@
 PYTHON ?= python3
 TORCH := 2.13.0
 BIN := .venv/bin
+# What tests, the linter and the type checker see: everything but vLLM.
+EVERY := hf,embed,style,report,data,api,mlx,trackers,dev
 # Stamps of what is installed; dev includes hf.
 HF := .venv/.installed-hf
 DEV := .venv/.installed-dev
@@ -50,7 +52,7 @@ model: $(HF) ## Fetch the small real model once and print its directory
 
 constraints: ## Move every pin but torch's: a new .venv with the newest versions, written to constraints.txt
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install -e '.[hf,dev]' torch==$(TORCH)
+	$(BIN)/python -m pip install -e '.[$(EVERY)]' torch==$(TORCH)
 	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools > .venv/installed
 	{ grep '^#' constraints.txt; sed 's/+.*//' .venv/installed; } > constraints.txt.part
 	mv constraints.txt.part constraints.txt
@@ -71,5 +73,5 @@ $(HF): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e '.[hf,dev]'
+	$(INSTALL) -e '.[$(EVERY)]'
 	touch $(HF) $@

@@ -79,6 +79,13 @@ def test_a_suite_takes_the_worst_verdict_of_its_probes() -> None:
     assert SuiteResult().verdict is Verdict.SKIP
 
 
+def test_a_suite_written_as_json_comes_back_and_its_verdict_is_never_believed() -> None:
+    suite = SuiteResult(name="s", probes=(ProbeResult(name="a", kind="x", verdict=Verdict.FAIL),))
+    document = suite.model_dump(mode="json")
+    assert document["verdict"] == "fail"
+    assert SuiteResult.model_validate(document | {"verdict": "pass"}) == suite
+
+
 @pytest.mark.parametrize("record", [ProbeResult(name="a", kind="b", verdict=Verdict.PASS), Question(verdict="pass")])
 def test_results_are_frozen_and_refuse_unknown_keys(record: ProbeResult | Question) -> None:
     with pytest.raises(ValidationError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 
 class Verdict(StrEnum):
@@ -96,16 +96,47 @@ class Question(BaseModel):
 
 
 class SuiteResult(BaseModel):
-    """What a suite of probes found on one adapter."""
+    """What a suite of probes found on one adapter: the shape of the JSON file that `sway run` writes.
+
+    Attributes:
+        schema_version: changes when a reader of the JSON would have to change.
+        name: what the suite is called; its file's name without the ending when it says nothing.
+        base: the base model as the suite names it.
+        adapter: the adapter directory as the suite names it, or None.
+        score: the composite in [0, 1], or None when nothing was scored.
+        components: the score of each category that has one.
+        coverage: share of the score's weight that was decided, in [0, 1]; skips and inconclusive answers lower it.
+        band: the score in a word; `noise` for an adapter that is no more than its nulls.
+        next_steps: what a user should do now, most important first.
+        probes: one result a probe, in the order of the suite.
+        provenance: versions, hashes, seeds, dtype, device, N0; enough to run it again.
+        timing: seconds by phase and tokens scored; with the probes' `duration_s` all that differs between equal runs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    schema_version: int = 1
+    name: str = ""
+    base: str | None = None
+    adapter: str | None = None
+    score: float | None = None
+    components: dict[Category, float] = Field(default_factory=dict)
+    coverage: float = 0.0
+    band: str | None = None
+    next_steps: tuple[str, ...] = ()
     probes: tuple[ProbeResult, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
+    timing: dict[str, float] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _verdict_follows_from_the_probes(cls, data: Any) -> Any:
+        return {k: v for k, v in data.items() if k != "verdict"} if isinstance(data, Mapping) else data
+
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict of the probes; a skip does not count."""
+        """The worst verdict of the probes; a skip does not count. A verdict in a file is never believed."""
         return worst(p.verdict for p in self.probes)
 
 
