@@ -17,13 +17,15 @@ _RATIOS: Final = {
     "onednn_vs_mkl": "fp32 products through oneDNN, against MKL on this AMD processor",
     "multi_rank_ratio": "nulls of three ranks, over nulls of one",
     "null_marginal": "one more null, over one pass of the base alone",
-    "growth": "time per view-token in chunks of 8k, over chunks of 2k",
+    "growth": "time per view-token with `--batch-tokens` 8192, over 2048",
+    "pass_growth": "the same for passes of 8192, which sway does not make on a CPU",
     "gemm_fraction": "share of the time that the matrix products alone would take",
 }
 _PLAIN: Final = {
     "check_seconds": ("`sway check`, 24 lines of data, 39 nulls, process start included", "{:.0f} s"),
     "check_quick_seconds": ("`sway check --quick`, 19 nulls", "{:.0f} s"),
     "peak_rss_mb": ("peak memory of that check (weights: 513 MB)", "{:.0f} MB"),
+    "gemm_gflops": ("fp32 matrix products on the machine of these seconds, at the slower end", "{:.0f} GFLOP/s"),
     "help_ms": ("`sway --help`", "{:.0f} ms"),
 }
 

@@ -51,7 +51,9 @@ def asks() -> list[Ask]:
 
 
 def answered(backend: Any, some: list[Ask], **options: Any) -> list[Scores]:
-    return Engine(backend, **options).answer(some)
+    engine = Engine(backend, **options)
+    engine.batch_tokens = options.get("batch_tokens", engine.batch_tokens)  # also budgets that a CPU would not take
+    return engine.answer(some)
 
 
 def assert_equal(some: list[Scores], others: list[Scores]) -> None:

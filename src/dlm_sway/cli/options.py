@@ -68,7 +68,7 @@ BatchTokens: TypeAlias = Annotated[
         min=1,
         envvar="SWAY_BATCH_TOKENS",
         show_envvar=False,
-        help="Tokens a pass; fewer need less memory.",
+        help="Tokens a pass at most; fewer need less memory.",
     ),
 ]
 Cache: TypeAlias = Annotated[

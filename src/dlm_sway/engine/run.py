@@ -21,6 +21,7 @@ from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.core.store import ResultStore
 from dlm_sway.core.views import BASE
 from dlm_sway.engine.ask import Ask, Scores
+from dlm_sway.engine.budget import view_tokens_a_pass
 from dlm_sway.engine.cache import BASE_LOGPROB, ResultCache
 from dlm_sway.engine.memory import fits
 from dlm_sway.engine.pack import Chunk, Key, Need, heads, pack
@@ -30,8 +31,6 @@ from dlm_sway.engine.shared import cut
 from dlm_sway.engine.sources import Source, open_source
 from dlm_sway.engine.trace import CACHED, TraceWriter
 from dlm_sway.engine.widths import padded, rows_for
-
-BATCH_TOKENS = 2048  # view-tokens a chunk; a GEMM of this height is within 5 % of its peak rate on 2 cores
 
 _Table: TypeAlias = list[list[tuple[Row, ...]]]
 
@@ -52,13 +51,13 @@ class Engine:
 
         Args:
             backend: what to drive.
-            batch_tokens: view-tokens a chunk.
+            batch_tokens: view-tokens a chunk at most; the device's own number when None.
             progress: who listens.
             store: where results outlive the run; each chunk's are there when it ends.
             trace: where a line a chunk is written.
         """
         self.backend = backend
-        self.batch_tokens = batch_tokens or BATCH_TOKENS
+        self.batch_tokens = view_tokens_a_pass(batch_tokens, getattr(backend, "device", "cpu"))
         self.progress: Progress = progress or Silent()
         self.view_tokens_done = 0
         self._source: Source | None = None

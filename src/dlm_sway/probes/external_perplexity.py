@@ -23,7 +23,6 @@ from dlm_sway.stats.sequential import pocock_critical, small_sample
 
 LOOKS = (32, 64, 128)  # passages; the whole corpus is always the last look
 LAST_EARLY = 0.8  # share of the corpus beyond which there is no look but the last
-CUT = 128
 NULL_CUT = 24
 _GAIN: frozenset[Reducer] = frozenset({"gain"})
 
@@ -34,12 +33,14 @@ class ExternalPerplexitySpec(ProbeSpec):
     Attributes:
         passages: control texts, their `stratum` the register; the shipped corpus when none are given.
         margin: the largest loss that counts as no harm, nat per token.
+        max_tokens: read at most so many tokens of a passage, its first ones.
         null_tokens: about how many tokens each null sees, for the figure shown beside.
     """
 
     kind: Literal["external_perplexity"] = "external_perplexity"
     passages: Items = ()
     margin: float = Field(default=0.05, gt=0)
+    max_tokens: int = Field(default=128, ge=16)
     null_tokens: int = Field(default=96, ge=16)
 
 
@@ -53,7 +54,8 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
     Passes when: its one-sided 95 % bound is under the margin (0.05), and no register's own bound, corrected for their
         number, lies over it. Fails when the whole interval is over the margin. The corpus is read in looks of 32, 64,
         128 and all passages until decided; Pocock's constant pays for the looking.
-    Costs: 32 to 230 passages of at most 128 tokens for base and fine-tune, and n_draws views of about 100 tokens.
+    Costs: 32 to 230 passages of at most `max_tokens` tokens for base and fine-tune, and n_draws views of about 100
+        tokens.
     """
 
     category: ClassVar[Category] = "calibration"
@@ -65,7 +67,7 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
         if seen and (len(seen) == len(looks) or _decide(spec, env, seen).decision != "undecided"):
             return ()
         begin = looks[len(seen) - 1] if seen else 0
-        asks = [Ask(passages[begin : looks[len(seen)]], (FINETUNED,), _GAIN, format="raw", max_tokens=CUT)]
+        asks = [Ask(passages[begin : looks[len(seen)]], (FINETUNED,), _GAIN, format="raw", max_tokens=spec.max_tokens)]
         if not seen and not env.null_refusal:
             some = subset(passages, tokens=spec.null_tokens, cut=NULL_CUT, rng=env.rng(spec.name, "nulls"))
             asks.append(Ask(some, env.adapter_and_nulls(), _GAIN, format="raw", max_tokens=NULL_CUT))

@@ -17,6 +17,7 @@ from dlm_sway.probes.target_gain import TargetGain, TargetGainSpec
 FEWEST_DRAWS: Final = 19  # a rank p-value is at least 1 / (draws + 1), so fewer can never reach 0.05
 QUICK_DRAWS: Final = 19
 QUICK_TOKENS: Final = 128
+QUICK_CONTROL: Final = {"max_tokens": 64, "null_tokens": 48}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Request:
         pairs: the probes that answer the questions.
         n_draws: number of rotation nulls.
         seed: of the nulls and of all resampling.
-        quick: whether nulls see fewer tokens.
+        quick: whether nulls see fewer tokens, and no more than the beginning of each control passage is read.
         batch_tokens: view-tokens a chunk, or None for the engine's own.
     """
 
@@ -102,4 +103,5 @@ def _pairs(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...], *, quick: 
     if items:
         spec = {"name": "target_gain", "items": items, "held_out": unseen, **tokens}
         pairs = (*pairs, (TargetGain(), TargetGainSpec.model_validate(spec)))
-    return (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec(name="external_perplexity")))
+    control = {"name": "external_perplexity", **(QUICK_CONTROL if quick else {})}
+    return (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec.model_validate(control)))
