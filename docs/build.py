@@ -1,4 +1,7 @@
-"""Writes docs/probes.md from the docstrings of the probes: `python docs/build.py`. Needs no torch."""  # noqa: INP001 (a script, no package)
+"""Writes the pages that the code knows better: `python docs/build.py`. Needs no torch.
+
+docs/probes.md comes from the docstrings of the probes, docs/sway.schema.json from their specs.
+"""  # noqa: INP001 (a script, no package)
 
 from __future__ import annotations
 
@@ -11,9 +14,13 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 
 from dlm_sway.cli.list_probes import described, sorted_by_category
+from dlm_sway.core.docstrings import attributes
 from dlm_sway.probes.registry import probes
+from dlm_sway.report.json import dumps
+from dlm_sway.suite.schema import FILE_NAME, suite_schema
 
 PAGE: Final = Path(__file__).with_name("probes.md")
+SCHEMA: Final = Path(__file__).with_name(FILE_NAME)
 _HEAD: Final = """\
 # The probes
 
@@ -34,6 +41,11 @@ def page() -> str:
     return "\n".join([_HEAD, *(_section(kind, cls) for kind, cls in sorted_by_category(own).items())])
 
 
+def schema() -> str:
+    """Return the schema of suite files as the code would have it now."""
+    return dumps(suite_schema(own_only=True))
+
+
 def _section(kind: str, cls: Any) -> str:
     title = (inspect.getdoc(cls) or "").splitlines()[0]
     fields = [f"- **{name}**: {_plain(text)}" for name, text in described(cls).items()]
@@ -42,7 +54,7 @@ def _section(kind: str, cls: Any) -> str:
 
 
 def _options(spec: Any) -> list[str]:
-    means = _attributes(inspect.getdoc(spec) or "")
+    means = attributes(spec)
     own = {name: field for name, field in spec.model_fields.items() if name in means}
     if not own:
         return []
@@ -60,23 +72,10 @@ def _default(field: FieldInfo) -> str:
     return f"{shown}; or {', '.join(others)}" if others else shown
 
 
-def _attributes(doc: str) -> dict[str, str]:
-    """Return what the `Attributes:` block of a docstring says of each field."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in doc.partition("Attributes:\n")[2].splitlines():
-        start = re.match(r"    (\w+): (.*)", line)
-        if start:
-            name = start[1]
-            found[name] = start[2]
-        elif line.startswith("     ") and name:
-            found[name] += f" {line.strip()}"
-    return found
-
-
 def _plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", text)
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from dlm_sway.core.model import ModelSpec
     from dlm_sway.core.result import Verdict
     from dlm_sway.suite.check import check
+    from dlm_sway.suite.loader import load_spec
     from dlm_sway.suite.result import CheckResult
 
     __version__: str
 
-__all__ = ["CheckResult", "ModelSpec", "Verdict", "__version__", "check", "inspect_adapter"]
+__all__ = ["CheckResult", "ModelSpec", "Verdict", "__version__", "check", "inspect_adapter", "load_spec"]
 
 _HOME: Final = {
     "CheckResult": "dlm_sway.suite.result",
@@ -26,6 +27,7 @@ _HOME: Final = {
     "Verdict": "dlm_sway.core.result",
     "check": "dlm_sway.suite.check",
     "inspect_adapter": "dlm_sway.adapters.checks",
+    "load_spec": "dlm_sway.suite.loader",
 }
 
 

@@ -59,6 +59,7 @@ class NullAdapter(Probe[NullAdapterSpec]):
 
     category: ClassVar[Category] = "baseline"
     spec_type: ClassVar[type[ProbeSpec]] = NullAdapterSpec
+    needs_model: ClassVar[bool | None] = True
 
     def plan(self, spec: NullAdapterSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
         """One round: every kind's inputs under all nulls of all multipliers."""
