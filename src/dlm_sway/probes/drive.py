@@ -20,6 +20,7 @@ from dlm_sway.engine.run import Engine
 from dlm_sway.engine.trace import TraceWriter
 from dlm_sway.engine.write import answer
 from dlm_sway.probes.base import Env, Found, Pairs, Probe, ProbeSpec, RunContext, Seen
+from dlm_sway.probes.settled import settled
 from dlm_sway.stats.multiplicity import max_t
 
 
@@ -48,11 +49,13 @@ class Driven:
         results: one a probe, in order.
         floor: the numeric noise floor N0.
         engine: the engine, with what it did.
+        n_draws: number of nulls that the results refer to.
     """
 
     results: tuple[ProbeResult, ...]
     floor: Floor
     engine: Engine
+    n_draws: int
 
 
 def drive(pairs: Pairs, ctx: RunContext) -> Driven:
@@ -65,7 +68,14 @@ def drive(pairs: Pairs, ctx: RunContext) -> Driven:
     with ExitStack() as stack:
         store = stack.enter_context(DiskStore(ctx.cache)) if ctx.cache else None
         trace = stack.enter_context(TraceWriter(ctx.trace)) if ctx.trace else None
-        engine = Engine(ctx.backend, batch_tokens=ctx.batch_tokens, progress=ctx.progress, store=store, trace=trace)
+        engine = Engine(
+            ctx.backend,
+            batch_tokens=ctx.batch_tokens,
+            progress=ctx.progress,
+            store=store,
+            reuse=ctx.reuse,
+            trace=trace,
+        )
         try:
             return _driven(pairs, ctx, engine)
         except KeyboardInterrupt as stop:
@@ -89,15 +99,38 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
     )
-    states = [_State(probe, spec, replace(env, later=pairs[i + 1 :])) for i, (probe, spec) in enumerate(pairs)]
     ctx.progress.phase("scoring")
+    states: list[_State] = []
+    for n_draws in (*(m for m in ctx.rounds if m < ctx.n_draws), ctx.n_draws):
+        # Draw j is the same null in every round, so a later round scores only the draws that are new.
+        states = _measured(pairs, replace(env, n_draws=n_draws), engine, spent=[s.seconds for s in states])
+        if settled([(s.probe, s.spec, s.env, s.found) for s in states], n_draws=ctx.n_draws):
+            break
+    adjusted = family_p([s.found for s in states if s.found])
+    results = tuple(_judge(s, adjusted) for s in states)
+    return Driven(results, floor, engine, n_draws)
+
+
+def _measured(pairs: Pairs, env: Env, engine: Engine, *, spent: Sequence[float]) -> list[_State]:
+    states = [_State(probe, spec, replace(env, later=pairs[i + 1 :])) for i, (probe, spec) in enumerate(pairs)]
+    for state, seconds in zip(states, spent, strict=False):
+        state.seconds = seconds
     while _round(states, engine):
         pass
     for state in states:
         _measure(state)
+    return states
+
+
+def without_model(pairs: Pairs, env: Env) -> tuple[ProbeResult, ...]:
+    """Return the results of probes that ask nothing of a model: they read files."""
+    states = [_State(probe, spec, env) for probe, spec in pairs]
+    for state in states:
+        began = time.perf_counter()
+        _measure(state)
+        state.seconds = time.perf_counter() - began
     adjusted = family_p([s.found for s in states if s.found])
-    results = tuple(_judge(s, adjusted) for s in states)
-    return Driven(results, floor, engine)
+    return tuple(_judge(s, adjusted) for s in states)
 
 
 def _round(states: Sequence[_State], engine: Engine) -> bool:

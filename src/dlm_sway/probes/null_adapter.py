@@ -122,6 +122,11 @@ _KINDS: dict[str, _Kind] = {
 }
 
 
+def calibrates(kind: str) -> bool:
+    """Return whether probes of this kind have a statistic that nulls are drawn for here."""
+    return kind in _KINDS
+
+
 def _sources(spec: NullAdapterSpec, env: Env) -> dict[str, ProbeSpec | None]:
     """Return the spec that each kind to calibrate takes its inputs from; None when it has none."""
     later = {s.kind: s for _, s in reversed(env.later) if s.kind in _KINDS}  # the first of a kind stands for it
