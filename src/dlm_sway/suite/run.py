@@ -144,12 +144,15 @@ def _context(backend: Backend, suite: Suite, own: Settings, progress: Progress) 
 
 
 def _unanswered(pairs: Pairs, reason: str) -> tuple[ProbeResult, ...]:
-    """Return one ERROR, at the first probe that the model was needed for, and a SKIP for those behind it."""
-    error, *skipped = (spec for _, spec in pairs)
-    why = f"not asked, since {error.name} could not be answered"
-    return (
-        ProbeResult(name=error.name, kind=error.kind, verdict=Verdict.ERROR, score=0.0, message=reason),
-        *(ProbeResult(name=s.name, kind=s.kind, verdict=Verdict.SKIP, message=why) for s in skipped),
+    """Return one ERROR, at the first probe that the model was needed for, and a SKIP for every other one."""
+    specs = [spec for _, spec in pairs]
+    first = next((spec for probe, spec in pairs if probe.category != "baseline"), specs[0])
+    why = f"not asked, since {first.name} could not be answered"
+    return tuple(
+        ProbeResult(name=spec.name, kind=spec.kind, verdict=Verdict.ERROR, score=0.0, message=reason)
+        if spec is first
+        else ProbeResult(name=spec.name, kind=spec.kind, verdict=Verdict.SKIP, message=why)
+        for spec in specs
     )
 
 
