@@ -9,7 +9,6 @@ import typer
 
 from dlm_sway.cli.options import (
     BatchTokens,
-    Cache,
     Fast,
     HtmlPath,
     JsonPath,
@@ -18,11 +17,12 @@ from dlm_sway.cli.options import (
     MarkdownPath,
     Only,
     Quiet,
-    Resume,
     Skip,
+    SuiteCache,
     SuiteDevice,
     SuiteDraws,
     SuiteDtype,
+    SuiteResume,
     SuiteSeed,
     TracePath,
     Weights,
@@ -68,8 +68,8 @@ def gate(
     dtype: SuiteDtype = None,
     seed: SuiteSeed = None,
     batch_tokens: BatchTokens = None,
-    cache: Cache = False,
-    resume: Resume = False,
+    cache: SuiteCache = False,
+    resume: SuiteResume = False,
     trace: TracePath = None,
     quiet: Quiet = False,
 ) -> None:

@@ -153,6 +153,12 @@ SuiteDraws: TypeAlias = Annotated[
     int | None,
     typer.Option("--draws", metavar="N", envvar="SWAY_DRAWS", show_envvar=False, help="Null adapters to compare with."),
 ]
+SuiteCache: TypeAlias = Annotated[
+    bool, typer.Option("--cache", envvar="SWAY_CACHE", show_envvar=False, help="Use what earlier runs scored.")
+]
+SuiteResume: TypeAlias = Annotated[
+    bool, typer.Option("--resume", envvar="SWAY_RESUME", show_envvar=False, help="Go on where the last run stopped.")
+]
 SuiteSeed: TypeAlias = Annotated[
     int | None,
     typer.Option("--seed", metavar="N", envvar="SWAY_SEED", show_envvar=False, help="Seed of all randomness."),

@@ -11,7 +11,6 @@ import typer
 
 from dlm_sway.cli.options import (
     BatchTokens,
-    Cache,
     Dtype,
     Fast,
     HtmlPath,
@@ -21,12 +20,13 @@ from dlm_sway.cli.options import (
     MarkdownPath,
     Only,
     Quiet,
-    Resume,
     Skip,
+    SuiteCache,
     SuiteDevice,
     SuiteDraws,
     SuiteDtype,
     SuiteFile,
+    SuiteResume,
     SuiteSeed,
     TracePath,
     Weights,
@@ -60,8 +60,8 @@ def run(
     dtype: SuiteDtype = None,
     seed: SuiteSeed = None,
     batch_tokens: BatchTokens = None,
-    cache: Cache = False,
-    resume: Resume = False,
+    cache: SuiteCache = False,
+    resume: SuiteResume = False,
     trace: TracePath = None,
     quiet: Quiet = False,
 ) -> None:
