@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -155,6 +157,18 @@ def test_a_probe_that_reads_files_needs_no_model(make: Make, monkeypatch: pytest
     assert result.probes[0].message.endswith("train.txt")
     assert Path(result.probes[0].message).is_absolute()
     assert result.provenance["engine"] is None
+
+
+def test_it_needs_no_torch_either(make: Make) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from tests.suite.test_run import OfFiles\n"
+        "import dlm_sway\n"
+        f"print(dlm_sway.run({str(make(F))!r}).verdict)"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=root)
+    assert (done.stdout, done.stderr) == ("pass\n", "")
 
 
 def test_it_runs_also_where_the_model_cannot_be_loaded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,8 +96,9 @@ def _models(raw: Mapping[str, Any], path: Path) -> Models | None:
 
 
 def _margin_faults(defaults: Mapping[str, Any], document: Document) -> Iterator[Fault]:
-    kinds = kinds_with_margin()
-    for kind in _section(defaults, "margins"):
+    margins = _section(defaults, "margins")
+    kinds = kinds_with_margin() if margins else ()
+    for kind in margins:
         if kind not in kinds:
             place = document.place(("defaults", "margins", kind), of_key=True)
             yield Fault(place, f"no kind `{kind}` has a margin", did_you_mean(kind, kinds))

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from dlm_sway.core.errors import SwayError
+from dlm_sway.core.extras import install_command
 from dlm_sway.probes.base import Pairs, Probe, ProbeSpec
 from dlm_sway.probes.registry import probe_class, probe_kinds, probes
 from dlm_sway.suite.explain import explained, shown
@@ -84,7 +85,9 @@ class Members:
             return probe_class(kind)
         except SwayError as e:
             self._fault((*at, "kind"), e.what, e.remedy)
-            return None
+        except ImportError as e:  # a package of another's that lacks something
+            self._fault((*at, "kind"), f"the probe `{kind}` cannot be imported: {e}", install_command(e.name or kind))
+        return None
 
     def _unique(self, at: Keys, name: Any) -> None:
         if not isinstance(name, str) or not name:

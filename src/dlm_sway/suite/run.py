@@ -16,6 +16,7 @@ from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
 from dlm_sway.core.scoring import PreflightCheckable
 from dlm_sway.probes.base import Env, Pairs, RunContext
+from dlm_sway.probes.judging import without_model
 from dlm_sway.suite.arrange import Arranged, arrange
 from dlm_sway.suite.fit import require_fit
 from dlm_sway.suite.loader import load_spec
@@ -87,8 +88,6 @@ def _read(suite: Suite, own: Settings, arranged: Arranged) -> tuple[ProbeResult,
     """Return the results of the probes that read files only."""
     if not arranged.of_files:
         return ()
-    with needs_extra("running probes"):
-        from dlm_sway.probes.drive import without_model
     return without_model(arranged.of_files, env_of(suite, own))
 
 
