@@ -1,4 +1,8 @@
-"""Writes docs/probes.md from the docstrings of the probes: `python docs/build.py`. Needs no torch."""  # noqa: INP001 (a script, no package)
+"""Writes the pages that the code knows better: `python docs/build.py`. Needs no torch.
+
+docs/probes.md comes from the docstrings of the probes, docs/sway.schema.json from their specs, docs/cli.md from what
+`sway COMMAND --help` says.
+"""  # noqa: INP001 (a script, no package)
 
 from __future__ import annotations
 
@@ -8,12 +12,18 @@ import typing
 from pathlib import Path
 from typing import Any, Final
 
+import typer
 from pydantic.fields import FieldInfo
 
+from dlm_sway.cli.app import app
 from dlm_sway.cli.list_probes import described, sorted_by_category
+from dlm_sway.core.docstrings import attributes
 from dlm_sway.probes.registry import probes
+from dlm_sway.report.json import dumps
+from dlm_sway.suite.schema import FILE_NAME, suite_schema
 
 PAGE: Final = Path(__file__).with_name("probes.md")
+SCHEMA: Final = Path(__file__).with_name(FILE_NAME)
 _HEAD: Final = """\
 # The probes
 
@@ -25,6 +35,24 @@ A probe is one claim about a fine-tune. `sway check` runs `delta_kl`, `target_ga
 N0, N1 and N5 are [nulls](design/0003-nulls.md); maxT is [the adjustment for several tests](statistics/multiplicity.md).
 Every probe also has the options `name` and `kind`.
 """
+CLI: Final = Path(__file__).with_name("cli.md")
+_CLI_HEAD: Final = """\
+# The commands
+
+<!-- Written by `python docs/build.py` from what `sway COMMAND --help` says. Do not edit it by hand. -->
+
+Every option can also be set by the environment variable beside it; the command line comes before it, and both come
+before a [suite file](suite.md). `sway --install-completion` makes your shell complete commands and options.
+
+| exit code | means |
+|---|---|
+| 0 | pass |
+| 1 | fail: a claim does not hold, or the gate is closed |
+| 2 | usage or bad input |
+| 3 | error: something could not be run or answered |
+| 4 | inconclusive: too little was decided |
+| 130 | interrupted |
+"""
 _SPECIAL: Final = re.compile(r"([|*])")
 
 
@@ -32,6 +60,52 @@ def page() -> str:
     """Return the page as the code would have it now."""
     own = {kind: cls for kind, cls in probes().items() if cls.__module__.startswith("dlm_sway.")}
     return "\n".join([_HEAD, *(_section(kind, cls) for kind, cls in sorted_by_category(own).items())])
+
+
+def cli() -> str:
+    """Return the page of commands as they are now."""
+    group: Any = typer.main.get_command(app)
+    return "\n".join(
+        [_CLI_HEAD, *(part for name in group.commands for part in _command(f"sway {name}", group.commands[name]))]
+    )
+
+
+def _command(name: str, command: Any) -> list[str]:
+    if hasattr(command, "commands"):
+        inside = [part for sub, each in command.commands.items() for part in _command(f"{name} {sub}", each)]
+        return [f"## `{name}`", "", _flat(command.help), "", *inside]
+    level = "##" if name.count(" ") == 1 else "###"
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option"]
+    usage = " ".join([name, *(_word(p) for p in arguments), *(["[OPTIONS]"] if options else [])])
+    rows = [f"| {_names(p)} | {_env(p)} | {_plain(_flat(p.help))} |" for p in (*arguments, *options)]
+    table = ["| | environment | means |", "|---|---|---|", *rows, ""] if rows else []
+    return [f"{level} `{name}`", "", _plain(_flat(command.help)), "", f"    {usage}", "", *table]
+
+
+def _word(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _names(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{_word(parameter)}`"
+    names = " / ".join([*parameter.opts, *parameter.secondary_opts])
+    value = "" if parameter.is_flag else f" {parameter.metavar or 'NAME'}"
+    return f"`{names}{value}`"
+
+
+def _env(parameter: Any) -> str:
+    return f"`{parameter.envvar}`" if getattr(parameter, "envvar", None) else ""
+
+
+def _flat(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def schema() -> str:
+    """Return the schema of suite files as the code would have it now."""
+    return dumps(suite_schema(own_only=True))
 
 
 def _section(kind: str, cls: Any) -> str:
@@ -42,7 +116,7 @@ def _section(kind: str, cls: Any) -> str:
 
 
 def _options(spec: Any) -> list[str]:
-    means = _attributes(inspect.getdoc(spec) or "")
+    means = attributes(spec)
     own = {name: field for name, field in spec.model_fields.items() if name in means}
     if not own:
         return []
@@ -60,23 +134,11 @@ def _default(field: FieldInfo) -> str:
     return f"{shown}; or {', '.join(others)}" if others else shown
 
 
-def _attributes(doc: str) -> dict[str, str]:
-    """Return what the `Attributes:` block of a docstring says of each field."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in doc.partition("Attributes:\n")[2].splitlines():
-        start = re.match(r"    (\w+): (.*)", line)
-        if start:
-            name = start[1]
-            found[name] = start[2]
-        elif line.startswith("     ") and name:
-            found[name] += f" {line.strip()}"
-    return found
-
-
 def _plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", text)
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    CLI.write_text(cli(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")

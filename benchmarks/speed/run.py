@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import suite
 from dlm_sway.backends import cpu_linear
 from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
 from dlm_sway.core.model import ModelSpec
@@ -208,6 +209,12 @@ def onednn_vs_mkl(backend: Any, pairs: int) -> dict[str, float]:
     return ratio(alternate(plain, lambda: answer(backend, texts, views), pairs=pairs))
 
 
+def suite_ratio(backend: Any, pairs: int) -> dict[str, float]:
+    """A suite of eight probes with 39 draws over the same with 3 draws, probe by probe and prompt by prompt."""
+    loop = suite.as_a_loop(backend)
+    return ratio(alternate(lambda: suite.as_sway_runs_it(backend), loop, pairs=pairs))
+
+
 def check_runs(base: Path, adapter: Path, folder: Path) -> dict[str, Any]:
     """`sway check` as a user runs it: seconds and peak memory of a fresh process, 24 lines of data."""
     data = folder / "data.txt"
@@ -250,7 +257,7 @@ def help_ms() -> float:
 
 RATIOS = (
     stacked_vs_prompt_loop, stacked_vs_view_loop, gemm_fraction, batch_vs_loop, multi_rank_ratio, null_marginal, growth,
-    pass_growth, onednn_vs_mkl,
+    pass_growth, onednn_vs_mkl, suite_ratio,
 )  # fmt: skip
 
 

@@ -12,20 +12,35 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from dlm_sway.adapters.checks import inspect_adapter
     from dlm_sway.core.model import ModelSpec
-    from dlm_sway.core.result import Verdict
+    from dlm_sway.core.result import SuiteResult, Verdict
     from dlm_sway.suite.check import check
+    from dlm_sway.suite.loader import load_spec
     from dlm_sway.suite.result import CheckResult
+    from dlm_sway.suite.run import run
 
     __version__: str
 
-__all__ = ["CheckResult", "ModelSpec", "Verdict", "__version__", "check", "inspect_adapter"]
+__all__ = [
+    "CheckResult",
+    "ModelSpec",
+    "SuiteResult",
+    "Verdict",
+    "__version__",
+    "check",
+    "inspect_adapter",
+    "load_spec",
+    "run",
+]
 
 _HOME: Final = {
     "CheckResult": "dlm_sway.suite.result",
     "ModelSpec": "dlm_sway.core.model",
+    "SuiteResult": "dlm_sway.core.result",
     "Verdict": "dlm_sway.core.result",
     "check": "dlm_sway.suite.check",
     "inspect_adapter": "dlm_sway.adapters.checks",
+    "load_spec": "dlm_sway.suite.loader",
+    "run": "dlm_sway.suite.run",
 }
 
 

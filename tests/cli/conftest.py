@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,8 @@ from dlm_sway.suite.result import CheckResult
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BASE", "DATA", "HELD_OUT", "JSON", "DRAWS", "QUICK", "DEVICE", "DTYPE", "SEED", "BATCH_TOKENS"):
-        monkeypatch.delenv(f"SWAY_{name}", raising=False)
-    for name in ("SWAY_CACHE", "SWAY_RESUME", "SWAY_TRACE", "SWAY_QUIET", "SWAY_OUT", "SWAY_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("SWAY_", "_SWAY_"))]:
+        monkeypatch.delenv(name)
     for name in ("FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
 

@@ -107,3 +107,21 @@ def test_quiet_is_silent_a_pipe_gets_lines_and_a_terminal_the_bar(monkeypatch: p
     assert isinstance(_shown(), LineProgress)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert isinstance(_shown(), LineProgress)
+
+
+def test_a_line_names_the_probes_that_the_work_is_for() -> None:
+    stream, clock = io.StringIO(), Clock()
+    progress = LineProgress(stream, clock=clock)
+    progress.asking(["learned\x1b[31m", "on-target", "harmless"])
+    clock.now += 20
+    progress.work(10, 100)
+    assert stream.getvalue() == "sway: 10 % of 100 tokens (learned and 2 more)\n"
+
+
+def test_the_bar_names_the_probe() -> None:
+    stream = io.StringIO()
+    with BarProgress(Console(file=stream, force_terminal=True, width=100)) as bar:
+        bar.asking(["on-target"])
+        bar.work(1, 2)
+        bar._bar.refresh()
+    assert "on-target" in stream.getvalue()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 
 from dlm_sway.backends.dummy import DummyBackend
 from dlm_sway.backends.dummy_options import DummyOptions
-from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.errors import BadInputError, CannotRunError
+from dlm_sway.core.progress import Silent
+from dlm_sway.core.store import ResultStore
 from dlm_sway.core.views import BASE, FINETUNED
 from dlm_sway.engine.ask import Ask, Scores, TextItem, Write, Written
+from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.generate import generate
 from dlm_sway.engine.run import Engine
 from dlm_sway.engine.write import answer, write
@@ -56,7 +60,8 @@ def test_greedy_asks_are_decoded_together_and_drawn_ones_are_not(monkeypatch: py
     assert sizes == [4, 3]
     sizes.clear()
     drawn = Write(("w50", "w50"), VIEWS, 3, temperature=1.0)
-    alone, beside = write(engine, [drawn])[0], write(engine, [drawn, drawn])[1]
+    other = Write(("w60", "w50"), VIEWS, 3, temperature=1.0)
+    alone, beside = write(engine, [drawn])[0], write(Engine(dummy()), [other, drawn])[1]
     assert sizes == [2, 2, 2]
     assert alone.texts == beside.texts
     assert alone.texts[0][0] != alone.texts[0][1]
@@ -111,3 +116,37 @@ def test_who_has_no_script_is_decoded_from_logits() -> None:
 def test_a_prompt_longer_than_the_window_is_refused() -> None:
     with pytest.raises(BadInputError, match="reads 8"):
         write(Engine(dummy(max_length=8)), [Write((" ".join(["w50"] * 9),), VIEWS, 4)])
+
+
+class Known(DummyBackend):
+    """A dummy whose texts may be kept."""
+
+    def fingerprint(self, memo: ResultStore | None = None) -> str:  # noqa: ARG002 (part of the protocol)
+        return self.options.model_dump_json(exclude={"forwards"})
+
+
+def test_texts_that_were_kept_are_not_written_again(tmp_path: Path) -> None:
+    wanted = [Write(PROMPTS, VIEWS, 4), Write(("w60",), VIEWS, 4, temperature=1.0)]
+    with DiskStore(tmp_path) as store:
+        first = write(Engine(Known(DummyOptions(strength=30.0)), store=store), wanted)
+        idle = Known(DummyOptions(strength=30.0, forwards=0))
+        again = write(Engine(idle, store=store), wanted)
+        assert [f.texts for f in again] == [f.texts for f in first]
+        assert [f.n_tokens.tolist() for f in again] == [f.n_tokens.tolist() for f in first]
+        assert [f.stopped.tolist() for f in again] == [f.stopped.tolist() for f in first]
+        with pytest.raises(CannotRunError, match="the machine gave up"):
+            write(Engine(idle, store=store, reuse=False), wanted)
+        with pytest.raises(CannotRunError, match="the machine gave up"):
+            write(Engine(idle, store=store), [Write(PROMPTS, VIEWS, 5)])
+
+
+def test_who_asks_is_said_before_it_is_written() -> None:
+    heard: list[object] = []
+
+    class Listener(Silent):
+        def asking(self, names: object) -> None:
+            heard.append(names)
+
+    ask = Ask((TextItem("", "w50 w51 w52", "0", "0"),), (FINETUNED,), frozenset({"gain"}))
+    answer(Engine(dummy(), progress=Listener()), [ask, Write(PROMPTS, VIEWS, 2)], askers=["a", "b"])
+    assert heard == [["a"], ["b"]]

@@ -5,19 +5,21 @@ Nothing heavy is imported here: `sway --help` answers before torch or numpy woul
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from dlm_sway.cli import cache, check, console, demo, faults, inspect, list_probes, trace
+from dlm_sway.cli import cache, check, console, demo, doctor, faults, gate, init, inspect, list_probes, schema, trace
+from dlm_sway.cli import run as run_command
 from dlm_sway.core.errors import ExitCode
 
+_COMPLETE = "_SWAY_COMPLETE"
 _EPILOG = "Exit codes: 0 pass, 1 fail, 2 usage or bad input, 3 could not run, 4 inconclusive, 130 interrupted."
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -43,8 +45,13 @@ def _root(
 
 
 app.command("check", epilog=_EPILOG)(check.check)
+app.command("run", epilog=_EPILOG)(run_command.run)
+app.command("gate", epilog=_EPILOG)(gate.gate)
 app.command("inspect", epilog=_EPILOG)(inspect.inspect)
 app.command("demo")(demo.demo)
+app.command("init")(init.init)
+app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
 app.command("list-probes")(list_probes.list_probes)
 app.command("trace")(trace.trace)
 app.add_typer(cache.app, name="cache")
@@ -71,7 +78,12 @@ def _invoke(args: Sequence[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(args=list(args), prog_name="sway", standalone_mode=False)
-    except SystemExit:  # typer ends so where the reader of its help has left; never a verdict, so never 0 or 1
+    except SystemExit as end:
+        if _COMPLETE in os.environ:
+            return (
+                end.code if isinstance(end.code, int) else 0
+            )  # a shell asked what could come next; the answer was printed
+        # typer ends so where the reader of its help has left; never a verdict, so never 0 or 1
         return int(ExitCode.ERROR)
     # typer turns Ctrl-C inside a command into this code before anybody can say so.
     return faults.interrupted() if code == ExitCode.INTERRUPTED else int(code or 0)

@@ -19,12 +19,18 @@ _OF_HF: Final = frozenset({"accelerate", "gguf", "huggingface_hub", "peft", "tor
 
 
 def explain(fault: BaseException) -> int:
-    """Print what went wrong on one line of stderr and return the exit code; with SWAY_DEBUG=1 the traceback too."""
+    """Print what went wrong on one line of stderr and return the exit code; with SWAY_DEBUG=1 the traceback too.
+
+    A suite file may have many faults; each has a line.
+    """
+    from dlm_sway.suite.faults import SpecError
+
     line, code = _line_and_code(fault)
     if os.environ.get(DEBUG, "") not in ("", "0"):
         traceback.print_exception(fault)
-    if line:
-        say(line)
+    for each in fault.lines() if isinstance(fault, SpecError) else (line,):
+        if each:
+            say(each)
     return int(code)
 
 

@@ -118,6 +118,76 @@ DtypeOption: TypeAlias = Annotated[
 ]
 
 
+SuiteFile: TypeAlias = Annotated[Path, typer.Argument(metavar="SPEC", help="A suite file, such as sway.yaml.")]
+Only: TypeAlias = Annotated[
+    list[str],
+    typer.Option(
+        "--only", metavar="NAME", envvar="SWAY_ONLY", show_envvar=False, help="Run this probe alone; may be repeated."
+    ),
+]
+Skip: TypeAlias = Annotated[
+    list[str],
+    typer.Option(
+        "--skip", metavar="NAME", envvar="SWAY_SKIP", show_envvar=False, help="Leave this probe out; may be repeated."
+    ),
+]
+Limit: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", metavar="N", min=1, envvar="SWAY_LIMIT", show_envvar=False, help="Read N items of each list at most."
+    ),
+]
+Fast: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--fast", envvar="SWAY_FAST", show_envvar=False, help="Draw in rounds of 19, 39, 99; stop when decided."
+    ),
+]
+Weights: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", metavar="K=V,...", envvar="SWAY_WEIGHTS", show_envvar=False, help="What a category counts."
+    ),
+]
+SuiteDraws: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--draws", metavar="N", envvar="SWAY_DRAWS", show_envvar=False, help="Null adapters to compare with."),
+]
+SuiteCache: TypeAlias = Annotated[
+    bool, typer.Option("--cache", envvar="SWAY_CACHE", show_envvar=False, help="Use what earlier runs scored.")
+]
+SuiteResume: TypeAlias = Annotated[
+    bool, typer.Option("--resume", envvar="SWAY_RESUME", show_envvar=False, help="Go on where the last run stopped.")
+]
+SuiteSeed: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", envvar="SWAY_SEED", show_envvar=False, help="Seed of all randomness."),
+]
+SuiteDevice: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", envvar="SWAY_DEVICE", show_envvar=False, help="auto, cpu, cuda, cuda:1 or mps."
+    ),
+]
+SuiteDtype: TypeAlias = Annotated[
+    Dtype | None, typer.Option("--dtype", envvar="SWAY_DTYPE", show_envvar=False, help="What to compute in.")
+]
+MarkdownPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--markdown", metavar="PATH", envvar="SWAY_MARKDOWN", show_envvar=False, help="Write a report as Markdown."
+    ),
+]
+HtmlPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="PATH", envvar="SWAY_HTML", show_envvar=False, help="Write a report as HTML."),
+]
+JunitPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="PATH", envvar="SWAY_JUNIT", show_envvar=False, help="Write JUnit's XML."),
+]
+
+
 def ready_to_write(path: Path | None) -> Path | None:
     """Return the place of a file to write with `~` expanded, after a check that it can be written.
 

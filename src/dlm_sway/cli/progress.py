@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Self, TextIO
 
@@ -15,9 +15,10 @@ from rich.text import Text
 
 from dlm_sway.cli.console import is_terminal, stderr_console
 from dlm_sway.core.progress import Progress, Silent
-from dlm_sway.report.text import clean
+from dlm_sway.report.text import clean, shorten
 
 _EVERY_S: Final = 10.0
+_NAME_WIDTH: Final = 32
 
 
 @contextmanager
@@ -46,6 +47,7 @@ class LineProgress:
         self._last = clock()
         self._start: tuple[float, int] | None = None
         self._done = 0
+        self._names = ""
 
     def phase(self, label: str) -> None:
         """Print what is being done now."""
@@ -58,7 +60,12 @@ class LineProgress:
             self._start = (now, done)
         self._done = done
         if now - self._last >= _EVERY_S:
-            self._print(f"{_share(done, total)} of {total:,} tokens{self._estimate(now, done, total)}")
+            line = f"{_share(done, total)} of {total:,} tokens{self._estimate(now, done, total)}"
+            self._print(f"{line} ({self._names})" if self._names else line)
+
+    def asking(self, names: Sequence[str]) -> None:
+        """Remember for whom the work is done, for the next line."""
+        self._names = _named(names)
 
     def _estimate(self, now: float, done: int, total: int) -> str:
         start, before = self._start or (now, done)
@@ -101,6 +108,10 @@ class BarProgress:
         """Name what is being done now; the work done so far stays counted."""
         self._bar.update(self._task, description=clean(label))
 
+    def asking(self, names: Sequence[str]) -> None:
+        """Name the probes that the work is done for."""
+        self._bar.update(self._task, description=_named(names))
+
     def work(self, done: int, total: int) -> None:
         """Move the bar."""
         task = self._bar.tasks[0]
@@ -118,6 +129,11 @@ class _Share(ProgressColumn):
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f} tokens/s" if task.speed else "", style="dim")
+
+
+def _named(names: Sequence[str]) -> str:
+    first = shorten(clean(names[0]), _NAME_WIDTH) if names else ""
+    return f"{first} and {len(names) - 1} more" if len(names) > 1 else first
 
 
 def _share(done: int, total: int) -> str:

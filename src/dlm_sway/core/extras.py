@@ -45,6 +45,14 @@ def install_command(package: str) -> str:
     return f"pip install {' '.join(wanted)}"
 
 
+def packages_by_extra() -> dict[str, tuple[str, ...]]:
+    """Return the packages of each extra, as the installed distribution declares them."""
+    found: dict[str, tuple[str, ...]] = {}
+    for package, extra in _extras().items():
+        found[extra] = (*found.get(extra, ()), package)
+    return found
+
+
 @cache
 def _extras() -> dict[str, str]:
     """Return the extra that holds each optional package, as the installed distribution declares them."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 
 class Progress(Protocol):
@@ -14,6 +15,15 @@ class Progress(Protocol):
 
     def work(self, done: int, total: int) -> None:
         """Say how many view-tokens of those planned so far have been scored; `total` may grow between calls."""
+        ...
+
+
+@runtime_checkable
+class NamesWhatAsks(Progress, Protocol):
+    """A listener that also hears for whom the work of this moment is done."""
+
+    def asking(self, names: Sequence[str]) -> None:
+        """Say which probes the work is for; called often, with the same names again and again."""
         ...
 
 

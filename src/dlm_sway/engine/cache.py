@@ -41,17 +41,26 @@ _Slot: TypeAlias = tuple[tuple[bytes, int, int, int], View, str]
 class ResultCache:
     """Holds what the running asks need; behind it a bounded memory for later asks, and a store for later runs."""
 
-    def __init__(self, backend: object, store: ResultStore | None = None, *, max_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(
+        self,
+        backend: object,
+        store: ResultStore | None = None,
+        *,
+        reuse: bool = True,
+        max_bytes: int = MEMORY_BYTES,
+    ) -> None:
         """Remember results of `backend`, at most about `max_bytes` of them between asks.
 
         Args:
             backend: kept in `store` only if it is `Fingerprinted`.
             store: where results outlive the run, or None.
+            reuse: whether what earlier runs left in `store` is used; this run's own results always are.
             max_bytes: of memory for results that no running ask needs.
         """
         self.kept = store is not None
         self._backend = backend
         self._store = store
+        self._reuse = reuse
         self._memory = MemoryStore(max_bytes=max_bytes)
         self._held: dict[_Slot, Values] = {}
         self._path: str | None = None
@@ -117,13 +126,34 @@ class ResultCache:
             # What is not a number where it should be may be the machine's fault, which another run need not repeat.
             self.kept &= self._store.put_many({k: v for k, v in entries.items() if k not in doubtful})
 
+    def recall_texts(self, parts: tuple[object, ...], *, path: str) -> bytes | None:
+        """Return what was kept of texts that follow from `parts`, or None.
+
+        Args:
+            parts: JSON values: the prompts and how they were continued.
+            path: as for `recall`.
+        """
+        self._identify(path)
+        key = self._texts_key(parts)
+        return self._found((key,)).get(key)
+
+    def keep_texts(self, parts: tuple[object, ...], raw: bytes) -> None:
+        """Keep texts that follow from `parts`, as bytes."""
+        key = self._texts_key(parts)
+        self._memory.put_many({key: raw})
+        if self._store is not None:
+            self.kept &= self._store.put_many({key: raw})
+
+    def _texts_key(self, parts: tuple[object, ...]) -> bytes:
+        return hashlib.sha256(self._identity + _digest("texts", *parts)).digest()
+
     def forget(self) -> None:
         """Let go of what is held; the stores still have it as far as their bounds allow."""
         self._held.clear()
 
     def _found(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         found = self._memory.get_many(keys)
-        if self._store is not None:
+        if self._store is not None and self._reuse:
             known = self._store.get_many(key for key in keys if key not in found)
             self._memory.put_many(known)
             found |= known

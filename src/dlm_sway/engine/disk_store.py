@@ -1,7 +1,8 @@
 """Results on disk: bytes under their keys, each with a checksum, the ones used last within a bound.
 
 A damaged entry is removed and was never there; a damaged file starts anew; a full disk costs the cache and not the
-run (`sqlite_file` sees to both). Values are raw float32, or digests of files: nothing here is ever executed.
+run (`sqlite_file` sees to both). Values are raw float32, texts as JSON, or digests of files: nothing here is ever
+executed.
 """
 
 from __future__ import annotations

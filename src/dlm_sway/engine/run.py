@@ -17,7 +17,7 @@ import torch
 from dlm_sway.backends.base import BulkBackend
 from dlm_sway.backends.cpu_linear import fast_linears
 from dlm_sway.core.errors import CannotRunError
-from dlm_sway.core.progress import Progress, Silent
+from dlm_sway.core.progress import NamesWhatAsks, Progress, Silent
 from dlm_sway.core.store import ResultStore
 from dlm_sway.core.views import BASE
 from dlm_sway.engine.ask import Ask, Scores
@@ -45,6 +45,7 @@ class Engine:
         batch_tokens: int | None = None,
         progress: Progress | None = None,
         store: ResultStore | None = None,
+        reuse: bool = True,
         trace: TraceWriter | None = None,
     ) -> None:
         """Drive `backend`; a chunk holds about `batch_tokens` view-tokens.
@@ -54,6 +55,7 @@ class Engine:
             batch_tokens: view-tokens a chunk at most; the device's own number when None.
             progress: who listens.
             store: where results outlive the run; each chunk's are there when it ends.
+            reuse: whether what earlier runs left in `store` is used.
             trace: where a line a chunk is written.
         """
         self.backend = backend
@@ -65,7 +67,7 @@ class Engine:
         self.cached_positions = 0
         self._planned = 0
         self._trace = trace
-        self._results = ResultCache(backend, store)
+        self._results = ResultCache(backend, store, reuse=reuse)
         self._askers: dict[Key, dict[str, None]] = {}
         self._heads: dict[Key, int] = {}
 
@@ -90,6 +92,20 @@ class Engine:
             "scoring_s": round(self.seconds, 3),
             "cached_positions": float(self.cached_positions),
         }
+
+    def recall_texts(self, parts: tuple[object, ...]) -> bytes | None:
+        """Return the texts that were kept under `parts`, which they follow from, or None."""
+        with self.opened():
+            return self._results.recall_texts(parts, path=self.path)
+
+    def keep_texts(self, parts: tuple[object, ...], raw: bytes) -> None:
+        """Keep texts under `parts`, after `recall_texts` found none."""
+        self._results.keep_texts(parts, raw)
+
+    def say_who_asks(self, names: Sequence[str]) -> None:
+        """Tell who listens, where that interests it, for which probes the next work is done."""
+        if names and isinstance(self.progress, NamesWhatAsks):
+            self.progress.asking(names)
 
     def answer(self, asks: Sequence[Ask], *, askers: Sequence[str] = ()) -> list[Scores]:
         """Return the scores of each ask, in order.
@@ -186,6 +202,7 @@ class Engine:
             self.batch_tokens = max(1, min(self.batch_tokens, chunk.view_tokens) // 2)
 
     def _run(self, chunk: Chunk, source: Source) -> None:
+        self.say_who_asks(self._names(chunk))
         began = time.perf_counter()
         ahead, rows = cut(chunk.rows, n_views=1 + len(chunk.views), batch_tokens=self.batch_tokens)
         longest = max(len(r.ids) for r in rows)
@@ -216,8 +233,11 @@ class Engine:
             tokens=chunk.view_tokens,
             scored=n_views * sum(r.n_scored for r in chunk.rows),
             reducers=chunk.reducers,
-            probes=list(dict.fromkeys(name for r in chunk.rows for name in self._askers.get(r.key, ()))),
+            probes=self._names(chunk),
         )
+
+    def _names(self, chunk: Chunk) -> list[str]:
+        return list(dict.fromkeys(name for row in chunk.rows for name in self._askers.get(row.key, ())))
 
     def note(self, *, seconds: float, tokens: int, **parts: object) -> None:
         """Count work that was done on the model, here or with `opened`; `parts` are other fields of `TraceLine`."""

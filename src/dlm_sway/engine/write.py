@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, astuple, replace
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -39,6 +40,8 @@ def answer(engine: Engine, wanted: Sequence[Ask | Write], *, askers: Sequence[st
     if asks:
         who = [askers[i] for i, _ in asks] if askers else ()
         found |= dict(zip((i for i, _ in asks), engine.answer([ask for _, ask in asks], askers=who), strict=True))
+    if writes and askers:
+        engine.say_who_asks([askers[i] for i, _ in writes])
     found |= dict(zip((i for i, _ in writes), write(engine, [ask for _, ask in writes]), strict=True))
     return [found[i] for i in range(len(wanted))]
 
@@ -77,9 +80,38 @@ def _joined(ask: Write, rows: _Rows) -> Written:
 
 
 def _decoded(engine: Engine, asks: Sequence[Write]) -> list[_Rows]:
-    """Decode asks that differ in nothing but prompts, format and tools."""
+    """Decode asks that differ in nothing but prompts, format and tools, unless an earlier run has kept the texts.
+
+    They are kept as the batch that they were: a text is a choice among logits, and those of another batch differ by
+    rounding.
+    """
     first = asks[0]
     prompts = [_ids(engine, ask, prompt) for ask in asks for prompt in ask.prompts]
+    ends = np.cumsum([0, *(len(ask.prompts) for ask in asks)])
+    key = _key(first, prompts, engine.batch_tokens)
+    rows = _kept(engine.recall_texts(key), first.views, len(prompts))
+    if rows is None:
+        rows = _made(engine, first, prompts)
+        listed = [[astuple(reply) for reply in rows[view]] for view in first.views]
+        engine.keep_texts(key, json.dumps(listed).encode())
+    return [{v: row[a:b] for v, row in rows.items()} for a, b in pairwise(ends)]
+
+
+def _key(ask: Write, prompts: Sequence[Ids], batch_tokens: int) -> tuple[object, ...]:
+    views = [asdict(view) for view in ask.views]
+    how = (ask.max_new_tokens, ask.temperature, ask.top_p, ask.seed, batch_tokens)
+    return (views, how, [ids.tolist() for ids in prompts])
+
+
+def _kept(raw: bytes | None, views: Sequence[View], n_prompts: int) -> _Rows | None:
+    if raw is None:
+        return None
+    rows = [[Reply(str(text), int(n), bool(stopped)) for text, n, stopped in row] for row in json.loads(raw)]
+    fits = len(rows) == len(views) and all(len(row) == n_prompts for row in rows)
+    return dict(zip(views, rows, strict=True)) if fits else None
+
+
+def _made(engine: Engine, first: Write, prompts: Sequence[Ids]) -> _Rows:
     made = generate(
         engine,
         prompts,
@@ -89,12 +121,10 @@ def _decoded(engine: Engine, asks: Sequence[Write]) -> list[_Rows]:
         top_p=first.top_p,
         seed=first.seed,
     )
-    rows = {
+    return {
         view: [Reply(text, ids.size, bool(stop)) for text, ids, stop in zip(*parts, strict=True)]
         for view, *parts in zip(made.views, made.texts, made.tokens, made.stopped, strict=True)
     }
-    ends = np.cumsum([0, *(len(ask.prompts) for ask in asks)])
-    return [{v: row[a:b] for v, row in rows.items()} for a, b in pairwise(ends)]
 
 
 def _ids(engine: Engine, ask: Write, prompt: str | Messages) -> Ids:

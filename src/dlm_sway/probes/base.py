@@ -134,6 +134,8 @@ class Probe(ABC, Generic[SpecT]):
     kind: ClassVar[str]
     category: ClassVar[Category]
     spec_type: ClassVar[type[ProbeSpec]]
+    needs_model: ClassVar[bool | None] = None
+    """Whether a model has to be there; None: if the first plan asks for anything."""
 
     @abstractmethod
     def plan(self, spec: SpecT, env: Env, seen: Seen) -> tuple[Ask | Write, ...]:
@@ -168,6 +170,8 @@ class RunContext:
         progress: who listens.
         cache: folder where results outlive the run, or None.
         trace: file that gets a line a chunk, or None.
+        reuse: whether what earlier runs left in `cache` is used; off, it is only kept for later ones.
+        rounds: numbers of draws to try before `n_draws`; the first after which no verdict can change is the last.
     """
 
     backend: Any
@@ -179,6 +183,8 @@ class RunContext:
     progress: Progress = field(default_factory=Silent)
     cache: Path | None = None
     trace: Path | None = None
+    reuse: bool = True
+    rounds: tuple[int, ...] = ()
 
 
 def build_probe(raw: Mapping[str, Any]) -> tuple[Probe[Any], ProbeSpec]:

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
-
-import numpy as np
+from typing import TypeAlias
 
 from dlm_sway.backends.base import ChatCodec
-from dlm_sway.core.errors import MissingExtraError, SwayError
-from dlm_sway.core.result import ProbeResult, Verdict
+from dlm_sway.core.errors import SwayError
+from dlm_sway.core.result import ProbeResult
 from dlm_sway.engine.ask import Ask, Write
 from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.floor import Floor, measure_floor
 from dlm_sway.engine.run import Engine
 from dlm_sway.engine.trace import TraceWriter
 from dlm_sway.engine.write import answer
-from dlm_sway.probes.base import Env, Found, Pairs, Probe, ProbeSpec, RunContext, Seen
-from dlm_sway.stats.multiplicity import max_t
+from dlm_sway.probes.base import Env, Pairs, RunContext
+from dlm_sway.probes.judging import State, family_p, judge, measure
+from dlm_sway.probes.settled import settled
 
-
-@dataclass(slots=True)
-class _State:
-    """One probe on its way."""
-
-    probe: Probe[Any]
-    spec: ProbeSpec
-    env: Env
-    seen: Seen = ()
-    done: bool = False
-    found: Found | None = None
-    error: SwayError | None = None
-    seconds: float = 0.0
-
-
-_Plan: TypeAlias = tuple[_State, tuple[Ask | Write, ...]]
+_Plan: TypeAlias = tuple[State, tuple[Ask | Write, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +32,13 @@ class Driven:
         results: one a probe, in order.
         floor: the numeric noise floor N0.
         engine: the engine, with what it did.
+        n_draws: number of nulls that the results refer to.
     """
 
     results: tuple[ProbeResult, ...]
     floor: Floor
     engine: Engine
+    n_draws: int
 
 
 def drive(pairs: Pairs, ctx: RunContext) -> Driven:
@@ -65,7 +51,14 @@ def drive(pairs: Pairs, ctx: RunContext) -> Driven:
     with ExitStack() as stack:
         store = stack.enter_context(DiskStore(ctx.cache)) if ctx.cache else None
         trace = stack.enter_context(TraceWriter(ctx.trace)) if ctx.trace else None
-        engine = Engine(ctx.backend, batch_tokens=ctx.batch_tokens, progress=ctx.progress, store=store, trace=trace)
+        engine = Engine(
+            ctx.backend,
+            batch_tokens=ctx.batch_tokens,
+            progress=ctx.progress,
+            store=store,
+            reuse=ctx.reuse,
+            trace=trace,
+        )
         try:
             return _driven(pairs, ctx, engine)
         except KeyboardInterrupt as stop:
@@ -89,18 +82,30 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
     )
-    states = [_State(probe, spec, replace(env, later=pairs[i + 1 :])) for i, (probe, spec) in enumerate(pairs)]
     ctx.progress.phase("scoring")
+    states: list[State] = []
+    for n_draws in (*(m for m in ctx.rounds if m < ctx.n_draws), ctx.n_draws):
+        # Draw j is the same null in every round, so a later round scores only the draws that are new.
+        states = _measured(pairs, replace(env, n_draws=n_draws), engine, spent=[s.seconds for s in states])
+        if settled([(s.probe, s.spec, s.env, s.found) for s in states], n_draws=ctx.n_draws):
+            break
+    adjusted = family_p([s.found for s in states if s.found])
+    results = tuple(judge(s, adjusted) for s in states)
+    return Driven(results, floor, engine, n_draws)
+
+
+def _measured(pairs: Pairs, env: Env, engine: Engine, *, spent: Sequence[float]) -> list[State]:
+    states = [State(probe, spec, replace(env, later=pairs[i + 1 :])) for i, (probe, spec) in enumerate(pairs)]
+    for state, seconds in zip(states, spent, strict=False):
+        state.seconds = seconds
     while _round(states, engine):
         pass
     for state in states:
-        _measure(state)
-    adjusted = family_p([s.found for s in states if s.found])
-    results = tuple(_judge(s, adjusted) for s in states)
-    return Driven(results, floor, engine)
+        measure(state)
+    return states
 
 
-def _round(states: Sequence[_State], engine: Engine) -> bool:
+def _round(states: Sequence[State], engine: Engine) -> bool:
     """Answer the next asks of every unfinished probe; return whether there were any."""
     plans: list[_Plan] = []
     for state in states:
@@ -139,50 +144,3 @@ def _answer(plans: list[_Plan], engine: Engine) -> None:
 
 def _askers(plans: list[_Plan]) -> list[str]:
     return [state.spec.name for state, asks in plans for _ in asks]
-
-
-def _measure(state: _State) -> None:
-    if state.error is None:
-        try:
-            state.found = state.probe.measure(state.spec, state.env, state.seen)
-        except SwayError as e:
-            state.error = e
-
-
-def family_p(found: Sequence[Found]) -> Mapping[int, Mapping[str, float]]:
-    """Return maxT-adjusted p-values of every test, by identity of its `Found` and by name.
-
-    Tests with equally many draws share their draw indices and form one family. Magnitudes enter as logarithms, so
-    that one heavy tail does not swallow the others.
-    """
-    out: dict[int, dict[str, float]] = {id(f): {} for f in found}
-    groups: dict[int, list[tuple[int, str, np.ndarray[Any, np.dtype[np.float64]]]]] = {}
-    for f in found:
-        for t in f.tests:
-            row = np.concatenate([[t.real], t.draws])
-            row = np.log(np.maximum(row, np.finfo(np.float64).tiny)) if t.scale == "log" else row
-            groups.setdefault(t.draws.size, []).append((id(f), t.name, row))
-    for rows in groups.values():
-        adjusted = max_t(np.stack([row for *_, row in rows])).p_adjusted
-        for (owner, name, _), p in zip(rows, adjusted, strict=True):
-            out[owner][name] = float(p)
-    return out
-
-
-def _judge(state: _State, adjusted: Mapping[int, Mapping[str, float]]) -> ProbeResult:
-    if state.error is None and state.found is not None:
-        try:
-            result = state.probe.judge(state.spec, state.env, state.found, adjusted[id(state.found)])
-            return result.model_copy(update={"duration_s": state.seconds})
-        except SwayError as e:
-            state.error = e
-    message = state.error.one_line() if state.error else "the probe measured nothing"
-    skipped = isinstance(state.error, MissingExtraError)  # nothing was asked of the model, so nothing is wrong with it
-    return ProbeResult(
-        name=state.spec.name,
-        kind=state.spec.kind,
-        verdict=Verdict.SKIP if skipped else Verdict.ERROR,
-        score=None if skipped else 0.0,
-        message=message,
-        duration_s=state.seconds,
-    )

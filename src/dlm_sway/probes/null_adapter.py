@@ -59,6 +59,7 @@ class NullAdapter(Probe[NullAdapterSpec]):
 
     category: ClassVar[Category] = "baseline"
     spec_type: ClassVar[type[ProbeSpec]] = NullAdapterSpec
+    needs_model: ClassVar[bool | None] = True
 
     def plan(self, spec: NullAdapterSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
         """One round: every kind's inputs under all nulls of all multipliers."""
@@ -119,6 +120,11 @@ _KINDS: dict[str, _Kind] = {
     ),
     "target_gain": _Kind(target_gain.null_ask, lambda _, scores: scores.per_token("gain")),
 }
+
+
+def calibrates(kind: str) -> bool:
+    """Return whether probes of this kind have a statistic that nulls are drawn for here."""
+    return kind in _KINDS
 
 
 def _sources(spec: NullAdapterSpec, env: Env) -> dict[str, ProbeSpec | None]:

@@ -29,6 +29,7 @@ class NumericFloor(Probe[NumericFloorSpec]):
 
     category: ClassVar[Category] = "baseline"
     spec_type: ClassVar[type[ProbeSpec]] = NumericFloorSpec
+    needs_model: ClassVar[bool | None] = True  # its plan asks nothing, since the run measures the floor anyhow
 
     def plan(self, spec: NumericFloorSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
         """Ask nothing: the run measures the floor at its start."""

@@ -21,6 +21,11 @@ def probes() -> dict[str, type[Probe[Any]]]:
     return _REGISTRY.all()
 
 
+def probe_kinds() -> tuple[str, ...]:
+    """Return every kind there is, sorted; imports none of them."""
+    return _REGISTRY.kinds()
+
+
 def probe_class(kind: str) -> type[Probe[Any]]:
     """Return the class registered as `kind`.
 

@@ -23,26 +23,43 @@ _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 def provenance(request: Request, *, driven: Driven | None, facts: Mapping[str, str]) -> dict[str, Any]:
     """Return versions, hashes, seed and options, device and dtype, and the numeric floor."""
     return {
-        "versions": {"python": platform.python_version(), **_versions()},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "adapter_sha256": {name: _sha256(request.adapter / name) for name in _ADAPTER_FILES},
-        "data_sha256": _sha256(request.data),
-        "held_out_sha256": _sha256(request.held_out),
+        **machine(),
+        "adapter_sha256": adapter_hashes(request.adapter),
+        "data_sha256": sha256_of(request.data),
+        "held_out_sha256": sha256_of(request.held_out),
         "control_corpus_sha256": corpus_hash(),
         "seed": request.seed,
         "n_draws": request.n_draws,
         "quick": request.quick,
-        "numeric_floor": None
-        if driven is None
-        else {
-            "median_kl": driven.floor.median_kl,
-            "max_kl": driven.floor.max_kl,
-            "max_logprob": driven.floor.max_logprob,
-            "against_fp32": None if driven.floor.rounding is None else asdict(driven.floor.rounding),
-        },
-        "engine": driven.engine.path if driven else None,
+        **how_computed(driven),
         **facts,
     }
+
+
+def machine() -> dict[str, Any]:
+    """Return the versions of what computes, and the platform."""
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def adapter_hashes(adapter: Path) -> dict[str, str | None]:
+    """Return the SHA-256 of the adapter's files, None for one that is not there."""
+    return {name: sha256_of(adapter / name) for name in _ADAPTER_FILES}
+
+
+def how_computed(driven: Driven | None) -> dict[str, Any]:
+    """Return the path of the engine and the numeric floor N0, None where no model was asked."""
+    if driven is None:
+        return {"engine": None, "numeric_floor": None}
+    floor = {
+        "median_kl": driven.floor.median_kl,
+        "max_kl": driven.floor.max_kl,
+        "max_logprob": driven.floor.max_logprob,
+        "against_fp32": None if driven.floor.rounding is None else asdict(driven.floor.rounding),
+    }
+    return {"engine": driven.engine.path, "numeric_floor": floor}
 
 
 def _versions() -> dict[str, str]:
@@ -55,7 +72,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _sha256(path: Path | None) -> str | None:
+def sha256_of(path: Path | None) -> str | None:
+    """Return the SHA-256 of a file, or None where there is none."""
     if path is None or not path.is_file():
         return None
     with path.open("rb") as handle:

@@ -53,4 +53,9 @@ class CheckResult(BaseModel):
     @property
     def exit_code(self) -> ExitCode:
         """The exit code that `sway check` ends with."""
-        return _EXIT[self.verdict]
+        return exit_code_of(self.verdict)
+
+
+def exit_code_of(verdict: Verdict) -> ExitCode:
+    """Return the exit code of a command whose answer is `verdict`."""
+    return _EXIT[verdict]

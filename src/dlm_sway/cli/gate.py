@@ -1,0 +1,143 @@
+"""`sway gate`: does a suite, or a result of one, pass?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from dlm_sway.cli.options import (
+    BatchTokens,
+    Fast,
+    HtmlPath,
+    JsonPath,
+    JunitPath,
+    Limit,
+    MarkdownPath,
+    Only,
+    Quiet,
+    Skip,
+    SuiteCache,
+    SuiteDevice,
+    SuiteDraws,
+    SuiteDtype,
+    SuiteResume,
+    SuiteSeed,
+    TracePath,
+    Weights,
+    ready_to_write,
+)
+
+if TYPE_CHECKING:
+    from dlm_sway.core.result import SuiteResult
+
+_RESULT: Final = ".json"
+_MAX_BYTES: Final = 256 * 2**20
+
+
+def gate(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A suite file, or the JSON that a run of one wrote.")],
+    *,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", min=0, max=1, envvar="SWAY_THRESHOLD", show_envvar=False, help="Lowest score; default 0.6."
+        ),
+    ] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", min=0, max=1, envvar="SWAY_COVERAGE", show_envvar=False, help="Lowest share decided; 0.6."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", envvar="SWAY_STRICT", show_envvar=False, help="Close on inconclusive, too.")
+    ] = False,
+    only: Only = [],  # noqa: B006 (typer copies it)
+    skip: Skip = [],  # noqa: B006
+    limit: Limit = None,
+    n_draws: SuiteDraws = None,
+    fast: Fast = False,
+    weights: Weights = None,
+    json_path: JsonPath = None,
+    markdown: MarkdownPath = None,
+    html: HtmlPath = None,
+    junit: JunitPath = None,
+    device: SuiteDevice = None,
+    dtype: SuiteDtype = None,
+    seed: SuiteSeed = None,
+    batch_tokens: BatchTokens = None,
+    cache: SuiteCache = False,
+    resume: SuiteResume = False,
+    trace: TracePath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a suite and say what broke the gate; end with 0 only when nothing did.
+
+    It closes on a FAIL, on an ERROR, on a score under --threshold and on too
+    little that was decided. Of a result, SPEC is the JSON file: its verdicts
+    are judged again, and nothing is run. 1: failed, 3: an error, 4: undecided.
+    """
+    from dlm_sway.cli.console import stdout_console
+    from dlm_sway.cli.outputs import places, write_all
+    from dlm_sway.cli.run import prepared, ran
+    from dlm_sway.cli.suite_lines import print_gate
+    from dlm_sway.suite.gate import gate as judge
+    from dlm_sway.suite.settings import read_weights
+
+    wanted = places(json=json_path, markdown=markdown, html=html, junit=junit)
+    if spec.suffix.lower() == _RESULT:
+        result = read_result(spec.expanduser())
+    else:
+        suite, settings = prepared(
+            spec,
+            only=only,
+            skip=skip,
+            limit=limit,
+            n_draws=n_draws,
+            fast=fast,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            batch_tokens=batch_tokens,
+            trace=ready_to_write(trace),
+            reuse=cache or resume,
+        )
+        result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
+    found = judge(
+        result, threshold=threshold, coverage_threshold=coverage, weights=read_weights(weights), strict=strict
+    )
+    fault = write_all(result, wanted)
+    print_gate(found, stdout_console())
+    if fault is not None:
+        raise fault
+    raise typer.Exit(int(found.exit_code))
+
+
+def read_result(path: Path) -> SuiteResult:
+    """Return the result of a suite that a run wrote as JSON.
+
+    Raises:
+        BadInputError: the file cannot be read, or is no such result.
+    """
+    from pydantic import ValidationError
+
+    from dlm_sway.core.errors import BadInputError
+    from dlm_sway.core.result import SuiteResult
+
+    remedy = "name a file that `sway run --json` wrote"
+    try:
+        with path.open("rb") as handle:
+            raw = handle.read(_MAX_BYTES + 1)
+    except OSError as e:
+        raise BadInputError(f"cannot be read: {e.strerror}", where=path, remedy=remedy) from None
+    if len(raw) > _MAX_BYTES:
+        raise BadInputError("is too large for a result", where=path, remedy=remedy)
+    try:
+        return SuiteResult.model_validate_json(raw)
+    except ValidationError as e:
+        first = e.errors()[0]
+        what = f"is no result of a suite: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise BadInputError(what, where=path, remedy=remedy) from None

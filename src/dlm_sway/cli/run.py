@@ -1,0 +1,197 @@
+"""`sway run`: what the probes of a suite find."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlm_sway.cli.options import (
+    BatchTokens,
+    Dtype,
+    Fast,
+    HtmlPath,
+    JsonPath,
+    JunitPath,
+    Limit,
+    MarkdownPath,
+    Only,
+    Quiet,
+    Skip,
+    SuiteCache,
+    SuiteDevice,
+    SuiteDraws,
+    SuiteDtype,
+    SuiteFile,
+    SuiteResume,
+    SuiteSeed,
+    TracePath,
+    Weights,
+    ready_to_write,
+)
+
+if TYPE_CHECKING:
+    from dlm_sway.core.result import SuiteResult
+    from dlm_sway.suite.settings import Settings
+    from dlm_sway.suite.spec import Suite
+
+
+def run(
+    spec: SuiteFile,
+    *,
+    only: Only = [],  # noqa: B006 (typer copies it)
+    skip: Skip = [],  # noqa: B006
+    limit: Limit = None,
+    n_draws: SuiteDraws = None,
+    fast: Fast = False,
+    weights: Weights = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", envvar="SWAY_DRY_RUN", show_envvar=False, help="Say what it would cost, and end."),
+    ] = False,
+    json_path: JsonPath = None,
+    markdown: MarkdownPath = None,
+    html: HtmlPath = None,
+    junit: JunitPath = None,
+    device: SuiteDevice = None,
+    dtype: SuiteDtype = None,
+    seed: SuiteSeed = None,
+    batch_tokens: BatchTokens = None,
+    cache: SuiteCache = False,
+    resume: SuiteResume = False,
+    trace: TracePath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the probes of a suite and report what they found.
+
+    What is not given here is as the suite says. Every option can also be
+    set by the environment: --only is SWAY_ONLY. A run that was stopped goes
+    on with --resume; what it had scored is not scored again.
+    """
+    from dlm_sway.cli.console import stdout_console
+    from dlm_sway.cli.outputs import places, write_all
+    from dlm_sway.cli.suite_lines import print_suite
+
+    suite, settings = prepared(
+        spec,
+        only=only,
+        skip=skip,
+        limit=limit,
+        n_draws=n_draws,
+        fast=fast,
+        weights=weights,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        batch_tokens=batch_tokens,
+        trace=ready_to_write(trace),
+        reuse=cache or resume,
+    )
+    if dry_run:
+        show_estimate(suite, settings)
+        raise typer.Exit
+    wanted = places(json=json_path, markdown=markdown, html=html, junit=junit)
+    result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
+    fault = write_all(result, wanted)
+    print_suite(result, stdout_console())
+    if fault is not None:
+        raise fault
+    raise typer.Exit(exit_code(result))
+
+
+def prepared(
+    spec: Path, *, only: list[str], skip: list[str], weights: str | None, dtype: Dtype | None, **words: Any
+) -> tuple[Suite, Settings]:
+    """Return the suite and how it is to be run, both found usable before torch is imported.
+
+    Raises:
+        BadInputError: what cannot be used, where, and how to mend it.
+    """
+    from dlm_sway.core.paths import results_dir
+    from dlm_sway.suite.loader import load_spec
+    from dlm_sway.suite.settings import Settings, read_weights
+
+    settings = Settings(
+        only=tuple(only),
+        skip=tuple(skip),
+        weights=read_weights(weights),
+        dtype=None if dtype is None else dtype.value,
+        cache=results_dir(),
+        **words,
+    )
+    suite = load_spec(spec)
+    settings.draws(suite)
+    return suite, settings
+
+
+def ran(suite: Suite, settings: Settings, *, beside: Path | None, resume: bool, quiet: bool) -> SuiteResult:
+    """Run a suite with its progress and its journal; Ctrl-C says what is kept.
+
+    Args:
+        suite: what to run.
+        settings: how.
+        beside: the file next to which the journal stands, or None for the cache.
+        resume: whether a run that was stopped goes on, and to say so.
+        quiet: show no progress.
+    """
+    from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
+    from dlm_sway.cli.progress import show_progress
+    from dlm_sway.suite.journal import Journal, journal_path
+    from dlm_sway.suite.run import run as run_suite
+
+    pass_on_warnings()
+    asked = _asked(suite, settings)
+    path = journal_path(suite.path, beside)
+    if resume and not quiet:
+        _say_what_goes_on(path, asked)
+    with ctrl_c_explained(), ExitStack() as stack:
+        progress = stack.enter_context(show_progress(quiet=quiet))
+        journal = stack.enter_context(Journal(path, asked, progress))
+        words: Any = {name: getattr(settings, name) for name in asdict(settings)}
+        return run_suite(suite, progress=journal, **words)
+
+
+def exit_code(result: SuiteResult) -> int:
+    """Return the exit code that a verdict ends with, as for `sway check`."""
+    from dlm_sway.suite.result import exit_code_of
+
+    return int(exit_code_of(result.verdict))
+
+
+def show_estimate(suite: Suite, settings: Settings) -> None:
+    """Print what a run would cost; no model is loaded."""
+    from dlm_sway.cli.console import stdout_console
+    from dlm_sway.cli.suite_lines import print_estimate
+    from dlm_sway.suite.arrange import arrange
+    from dlm_sway.suite.estimate import estimate
+    from dlm_sway.suite.run import env_of
+
+    n_draws = settings.draws(suite)
+    arranged = arrange(suite.pairs, only=settings.only, skip=settings.skip, limit=settings.limit, n_draws=n_draws)
+    found = estimate(arranged.of_model, env_of(suite, settings), settings.model(suite))
+    print_estimate(found, tuple(spec.name for _, spec in arranged.of_files), stdout_console())
+
+
+def _asked(suite: Suite, settings: Settings) -> dict[str, Any]:
+    said = {name: value for name, value in asdict(settings).items() if name not in ("cache", "reuse", "trace")}
+    return {"suite": suite.sha256, **{name: list(v) if isinstance(v, tuple) else v for name, v in said.items()}}
+
+
+def _say_what_goes_on(path: Path, asked: dict[str, Any]) -> None:
+    from datetime import datetime
+
+    from dlm_sway.cli.faults import say
+    from dlm_sway.suite.journal import stopped_run
+
+    stopped = stopped_run(path)
+    if stopped is None:
+        say("no run of this suite was stopped here; what earlier runs scored is used")
+        return
+    began = datetime.fromtimestamp(stopped.began).astimezone()
+    far = f", {stopped.done:,} of {stopped.total:,} view-tokens" if stopped.total else ""
+    say(f"going on with the run of {began:%Y-%m-%d %H:%M}{far}")
+    if dict(stopped.asked) != asked:
+        say("the suite or the options have changed since; what still applies is used")

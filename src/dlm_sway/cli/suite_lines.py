@@ -1,0 +1,100 @@
+"""A suite's result on a terminal: the verdict, a line a probe, the score, what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
+from dlm_sway.report.layout import print_trimmed
+from dlm_sway.report.marks import mark
+from dlm_sway.report.text import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dlm_sway.suite.estimate import Estimate
+    from dlm_sway.suite.gate import Gate
+
+_INDENT: Final = 2
+_MINUTE: Final = 90
+
+
+def print_suite(result: SuiteResult, console: Console) -> None:
+    """Print what a suite found; the first line says the verdict."""
+    line = Text.assemble(mark(result.verdict, console, loud=True), "  ", f"{clean(result.name)}: {_counts(result)}")
+    console.print(line, soft_wrap=True)
+    models = f"{clean(result.adapter)} on {clean(result.base)}" if result.adapter else clean(result.base or "")
+    console.print(Text(models, style="dim"), soft_wrap=True)
+    console.print()
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for probe in result.probes:
+        table.add_row(mark(probe.verdict, console), Text(clean(probe.name)), _words(probe))
+    print_trimmed(table, console, indent=_INDENT)
+    console.print()
+    console.print(Text(score_line(result)), soft_wrap=True)
+    if result.next_steps:
+        console.print()
+        console.print(Text("Next", style="bold"))
+        for number, step in enumerate(result.next_steps, start=1):
+            console.print(Text(f"  {number}. {clean(step)}"), soft_wrap=True)
+
+
+def score_line(result: SuiteResult) -> str:
+    """Return score, band and coverage, with the parts that the score is made of."""
+    if result.score is None:
+        return f"no score: nothing was decided ({result.band})"
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in result.components.items())
+    return f"score {result.score:.2f} ({result.band}), {result.coverage:.0%} decided: {parts}"
+
+
+def print_gate(found: Gate, console: Console) -> None:
+    """Print whether a gate is open, and what closed it."""
+    if not found.breaches:
+        score = "" if found.score.score is None else f": score {found.score.score:.2f} of {found.threshold:.2f} needed"
+        console.print(
+            Text.assemble(mark(Verdict.PASS, console, loud=True), f"  the gate is open{score}"), soft_wrap=True
+        )
+        return
+    n = len(found.breaches)
+    verdict = {3: Verdict.ERROR, 1: Verdict.FAIL}.get(int(found.exit_code), Verdict.INCONCLUSIVE)
+    head = f"  the gate is closed by {n} thing{'s' if n > 1 else ''}"
+    console.print(Text.assemble(mark(verdict, console, loud=True), head), soft_wrap=True)
+    for breach in found.breaches:
+        console.print(Text(f"  {breach.why}: {clean(breach.name)}: {clean(breach.message)}"), soft_wrap=True)
+
+
+def print_estimate(found: Estimate, files: tuple[str, ...], console: Console) -> None:
+    """Print what a suite would cost."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    for cost in found.probes:
+        rounds = f"in {cost.rounds} round{'s' if cost.rounds != 1 else ''}"
+        table.add_row(Text(clean(cost.name)), Text(f"{cost.view_tokens:,}"), Text(rounds, style="dim"))
+    for name in files:
+        table.add_row(Text(clean(name)), Text("0"), Text("reads files only", style="dim"))
+    print_trimmed(table, console, indent=_INDENT)
+    time = f", about {_time(found.seconds)} on this processor" if found.seconds is not None else ""
+    console.print(Text(f"about {found.view_tokens:,} view-tokens{time}"), soft_wrap=True)
+    how = "counted with the base's tokenizer" if found.counted == "tokenizer" else "estimated from characters"
+    console.print(Text(f"tokens are {how}; nothing was loaded or scored", style="dim"), soft_wrap=True)
+
+
+def _counts(result: SuiteResult) -> str:
+    found = [(v, sum(p.verdict is v for p in result.probes)) for v in Verdict]
+    return ", ".join(f"{n} {v}" for v, n in found if n)
+
+
+def _words(probe: ProbeResult) -> Text:
+    return Text(clean(probe.message), style="" if probe.verdict in (Verdict.FAIL, Verdict.ERROR) else "dim")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < _MINUTE else f"{seconds / 60:.0f} min"

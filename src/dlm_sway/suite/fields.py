@@ -1,0 +1,95 @@
+"""What a field of a probe's spec holds: texts, cases, a path. It decides what `{data: NAME}` becomes there."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, Union
+
+from pydantic import BaseModel
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.data.readers import read_items
+from dlm_sway.engine.ask import TextItem
+
+Holds: TypeAlias = Literal["items", "texts", "cases", "path", "word", "other"]
+
+
+def holds(spec_type: type[BaseModel], name: str) -> Holds:
+    """Return what a field holds: items to score, plain texts, cases (records of their own), a path, a word."""
+    field = spec_type.model_fields.get(name)
+    parts = set(_parts(field.annotation)) if field else set()
+    elements = {element for part in parts if _is_list(part) for element in _elements(part)}
+    if TextItem in elements:
+        return "items"
+    if any(isinstance(e, type) and issubclass(e, BaseModel) for e in elements):
+        return "cases"
+    if str in elements:
+        return "texts"
+    if Path in parts:
+        return "path"
+    return "word" if str in parts else "other"
+
+
+def in_file(path: Path, what: Holds) -> list[Any]:
+    """Return what a data file holds, in the form that a field takes.
+
+    Args:
+        path: a file as `read_items` takes it; for cases JSONL with a case on each line.
+        what: what the field holds: `items`, `texts` or `cases`.
+
+    Raises:
+        BadInputError: the file cannot be read, or a line of it is no case.
+    """
+    if what == "cases":
+        return list(_objects(path))
+    items = read_items(path)
+    if what == "texts":
+        return [item.prompt or item.completion for item in items]
+    return [TextItem(i.prompt, i.completion, i.cluster, f"{Path(i.source).name}:{i.line}") for i in items]
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as e:
+        raise BadInputError(
+            f"cannot be read: {e}", where=path, remedy="give a JSONL file, a case on each line"
+        ) from None
+    filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not filled:
+        raise BadInputError("holds no case", where=path, remedy="put a JSON object on each line")
+    for number, line in filled:
+        try:
+            case = json.loads(line)
+        except (ValueError, RecursionError) as e:
+            raise BadInputError(
+                f"is no JSON ({e})", where=f"{path}:{number}", remedy="put a case on each line"
+            ) from None
+        if not isinstance(case, dict):
+            raise BadInputError("is no JSON object", where=f"{path}:{number}", remedy="put a case on each line")
+        yield case
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """Yield the alternatives of a type."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        yield from _parts(typing.get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from _parts(part)
+    else:
+        yield annotation
+
+
+def _is_list(part: Any) -> bool:
+    return typing.get_origin(part) in (tuple, list)
+
+
+def _elements(part: Any) -> Iterator[Any]:
+    for element in typing.get_args(part):
+        yield from _parts(element)

@@ -1,0 +1,257 @@
+"""`sway run` and `sway gate` from the words of a command to its end; the suite itself is a stand-in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlm_sway.cli.app import run
+from dlm_sway.core.errors import CannotRunError
+from dlm_sway.core.paths import results_dir
+from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
+
+Capture = pytest.CaptureFixture[str]
+StandIn = Callable[..., None]
+Calls = list[dict[str, Any]]
+SUITE = """\
+version: 1
+models: {base: {kind: dummy, base: tiny}, ft: {}}
+suite:
+  - {name: a, kind: delta_kl}
+  - {name: b, kind: external_perplexity}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    """Return a suite file of two probes."""
+    path = tmp_path / "sway.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+def _result(verdict: str = "pass", score: float = 1.0) -> SuiteResult:
+    probe = ProbeResult(name="a", kind="delta_kl", verdict=Verdict(verdict), score=score, message="because \x1b[31m")
+    provenance = {"suite": {"categories": {"a": "adherence"}}}
+    return SuiteResult(
+        name="s", base="b", probes=(probe,), score=score, coverage=1.0, band="weak", provenance=provenance
+    )
+
+
+@pytest.fixture
+def ran(stand_in: StandIn) -> Calls:
+    """Put a run that passes in the place of the real one; return the calls it gets."""
+    calls: Calls = []
+
+    def suite_run(suite: Any, **settings: Any) -> SuiteResult:
+        calls.append({"suite": suite, **settings})
+        return _result()
+
+    stand_in("dlm_sway.suite.run", run=suite_run)
+    return calls
+
+
+def test_the_defaults_leave_the_word_to_the_suite(spec: Path, ran: Calls) -> None:
+    assert run(["run", str(spec), "--quiet"]) == 0
+    call = ran[0]
+    assert call.pop("suite").path == spec
+    del call["progress"]
+    assert call == {
+        "only": (),
+        "skip": (),
+        "limit": None,
+        "n_draws": None,
+        "seed": None,
+        "fast": False,
+        "weights": {},
+        "device": None,
+        "dtype": None,
+        "batch_tokens": None,
+        "cache": results_dir(),
+        "reuse": False,
+        "trace": None,
+    }
+
+
+@pytest.mark.parametrize("command", ["run", "gate"])
+def test_every_option_reaches_the_suite(spec: Path, tmp_path: Path, ran: Calls, command: str) -> None:
+    words = "--only a --only b --skip c --limit 3 --draws 99 --seed 7 --fast --weights adherence=1 --device cpu"
+    files = ["--dtype", "bf16", "--batch-tokens", "512", "--trace", str(tmp_path / "t"), "--cache", "--quiet"]
+    assert run([command, str(spec), *words.split(), *files]) == 0
+    expected = {
+        "only": ("a", "b"),
+        "skip": ("c",),
+        "limit": 3,
+        "n_draws": 99,
+        "seed": 7,
+        "fast": True,
+        "weights": {"adherence": 1.0},
+        "device": "cpu",
+        "dtype": "bf16",
+        "batch_tokens": 512,
+        "reuse": True,
+        "trace": tmp_path / "t",
+    }
+    assert expected.items() <= ran[0].items()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"), [("pass", 0), ("warn", 0), ("fail", 1), ("error", 3), ("inconclusive", 4), ("skip", 4)]
+)
+def test_every_verdict_has_its_exit_code(
+    spec: Path, stand_in: StandIn, capsys: Capture, verdict: str, code: int
+) -> None:
+    stand_in("dlm_sway.suite.run", run=lambda *_, **__: _result(verdict))
+    assert run(["run", str(spec), "--quiet"]) == code
+    out = capsys.readouterr().out
+    assert verdict.upper() in out.splitlines()[0]
+    assert "\x1b" not in out
+
+
+def test_the_json_is_written_and_strict(spec: Path, tmp_path: Path, ran: Calls) -> None:
+    out = tmp_path / "out.json"
+    assert run(["run", str(spec), "--json", str(out), "--quiet"]) == 0
+    assert SuiteResult.model_validate(json.loads(out.read_text())) == _result()
+    assert len(ran) == 1
+    assert not list(tmp_path.glob(".*.journal"))
+
+
+@pytest.mark.parametrize("option", ["--json", "--markdown", "--html", "--junit", "--trace"])
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    spec: Path, tmp_path: Path, ran: Calls, option: str
+) -> None:
+    assert run(["run", str(spec), option, str(tmp_path / "absent" / "x")]) == 2
+    assert ran == []
+
+
+def test_each_format_goes_to_its_place(spec: Path, tmp_path: Path, ran: Calls, stand_in: StandIn) -> None:
+    written: list[tuple[str, Path]] = []
+    stand_in("dlm_sway.report.write", write_report=lambda _, path, name: written.append((name, path)))
+    names = ("json", "markdown", "html", "junit")
+    assert run(["run", str(spec), "--quiet", *(w for n in names for w in (f"--{n}", str(tmp_path / n)))]) == 0
+    assert written == [(name, tmp_path / name) for name in names]
+    assert len(ran) == 1
+
+
+def test_one_report_that_cannot_be_written_costs_none_of_the_others(
+    spec: Path, tmp_path: Path, ran: Calls, stand_in: StandIn, capsys: Capture
+) -> None:
+    written: list[str] = []
+
+    def write_report(_: object, __: object, name: str) -> None:
+        if name == "json":
+            raise CannotRunError("could not be written: No space left on device")
+        written.append(name)
+
+    stand_in("dlm_sway.report.write", write_report=write_report)
+    assert run(["run", str(spec), "--quiet", "--json", str(tmp_path / "j"), "--html", str(tmp_path / "h")]) == 3
+    assert written == ["html"]
+    captured = capsys.readouterr()
+    assert "PASS" in captured.out
+    assert "No space left" in captured.err
+    assert len(ran) == 1
+
+
+def test_every_fault_of_the_file_is_a_line(spec: Path, ran: Calls, capsys: Capture) -> None:
+    spec.write_text(SUITE.replace("delta_kl", "delta_kll").replace("name: b", "nam: b"))
+    assert run(["run", str(spec)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ", 2)[1].rsplit(":", 2)[1:] for line in lines] == [["4", "21"], ["5", "5"], ["5", "6"]]
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--draws", "18"], "18 draws are too few"),
+        (["--weights", "adherance=1"], "did you mean `adherence`?"),
+        (["--limit", "0"], "Invalid value for '--limit'"),
+        (["--dtype", "fp8"], "Invalid value for '--dtype'"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_exit_2(
+    spec: Path, ran: Calls, capsys: Capture, words: list[str], message: str
+) -> None:
+    assert run(["run", str(spec), *words]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert ran == []
+
+
+def test_a_dry_run_says_what_it_would_cost_and_runs_nothing(spec: Path, capsys: Capture) -> None:
+    assert run(["run", str(spec), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "view-tokens" in out
+    assert all(name in out for name in ("null_adapter", "a", "b"))
+    assert "nothing was loaded or scored" in out
+
+
+def test_the_gate_judges_a_run(spec: Path, stand_in: StandIn, capsys: Capture) -> None:
+    stand_in("dlm_sway.suite.run", run=lambda *_, **__: _result(score=0.5))
+    assert run(["gate", str(spec), "--quiet"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("✗ FAIL  the gate is closed by 1 thing\n")
+    assert "the score of 0.50 is under 0.60" in out
+    assert run(["gate", str(spec), "--quiet", "--threshold", "0.4"]) == 0
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """Return the JSON file of a result that passes."""
+    path = tmp_path / "result.json"
+    path.write_text(_result().model_dump_json())
+    return path
+
+
+def test_a_verdict_turned_or_an_error_added_in_a_file_changes_the_end(written: Path, ran: Calls) -> None:
+    assert run(["gate", str(written)]) == 0
+    document = json.loads(written.read_text())
+    document["probes"][0]["verdict"] = "fail"
+    written.write_text(json.dumps(document))
+    assert run(["gate", str(written)]) == 1
+    document["probes"][0]["verdict"] = "pass"
+    document["probes"].append({"name": "x", "kind": "y", "verdict": "error"})
+    written.write_text(json.dumps(document))
+    assert run(["gate", str(written)]) == 3
+    document["probes"][1]["verdict"] = "inconclusive"
+    written.write_text(json.dumps(document))
+    assert run(["gate", str(written)]) == 0
+    assert run(["gate", str(written), "--strict"]) == 4
+    assert ran == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"probes": 1}', '{"probes": [{"name": "x"}]}', '{"odd": 1}'])
+def test_a_file_that_is_no_result_is_one_line_and_exit_2(written: Path, capsys: Capture, text: str) -> None:
+    written.write_text(text)
+    assert run(["gate", str(written)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ctrl_c_leaves_a_journal_and_says_what_is_kept(
+    spec: Path, tmp_path: Path, stand_in: StandIn, capsys: Capture
+) -> None:
+    def interrupted(*_: object, progress: Any, **__: object) -> None:
+        progress.phase("scoring")
+        progress.work(12, 40)
+        stop = KeyboardInterrupt()
+        stop.add_note("12 of 40 view-tokens are kept: run again with --resume")
+        raise stop
+
+    stand_in("dlm_sway.suite.run", run=interrupted)
+    out = tmp_path / "out.json"
+    assert run(["run", str(spec), "--json", str(out), "--quiet"]) == 130
+    assert "12 of 40 view-tokens are kept: run again with --resume" in capsys.readouterr().err
+    assert (tmp_path / ".out.json.journal").exists()
+    assert not out.exists()
+    assert run(["run", str(spec), "--json", str(out), "--resume"]) == 130
+    assert ", 12 of 40 view-tokens\n" in capsys.readouterr().err
