@@ -223,6 +223,14 @@ def test_fast_stops_a_noise_adapter_early_with_the_same_verdicts(make: Make) -> 
     assert fast.timing["view_tokens"] < slow.timing["view_tokens"]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_fast_gives_the_verdicts_of_all_draws(make: Make, seed: int) -> None:
+    # Among weights of this strength some are beaten early, some late and some not at all.
+    members = ({**D, "null_tokens": 48}, {**T, "null_tokens": 48})
+    path = make(*members, options={"strength": 0.5, "adapter_seed": seed}, defaults={"draws": 39, "seed": seed})
+    assert _verdicts(_run(path, fast=True)) == _verdicts(_run(path))
+
+
 def test_fast_draws_to_the_end_where_a_verdict_could_still_change(make: Make) -> None:
     path = make(D, defaults={"draws": 39})
     slow, fast = _run(path), _run(path, fast=True)
