@@ -41,6 +41,15 @@ def test_what_is_missing_comes_with_its_command(monkeypatch: pytest.MonkeyPatch)
     assert found["extras"]["style"] == {"installed": False, "missing": ["textstat"], "install": "pip install textstat"}
 
 
+def test_a_backend_of_another_package_that_cannot_be_imported_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(kind: str) -> Any:
+        if kind == "dummy":
+            raise ModuleNotFoundError("No module", name="odd.part")
+
+    monkeypatch.setattr(module, "backend_class", get)
+    assert health()["backends"]["dummy"] == {"ready": False, "needs": ["odd"], "install": "pip install odd"}
+
+
 def _urlopen(answer: Any) -> Any:
     def urlopen(*_: object, timeout: float) -> Any:
         assert timeout <= 5

@@ -50,6 +50,16 @@ def backend_kinds() -> tuple[str, ...]:
     return _REGISTRY.kinds()
 
 
+def backend_class(kind: str) -> type[Backend]:
+    """Return the class registered as `kind`; imports its module.
+
+    Raises:
+        BadInputError: there is none; the message offers the nearest name.
+        ImportError: a package that its module needs at once is not installed.
+    """
+    return _REGISTRY.get(kind)
+
+
 def open_backend(spec: ModelSpec) -> Backend:
     """Return the backend that `spec` names, opened; the caller closes it.
 

@@ -16,7 +16,7 @@ _UNITS: Final = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 app: Final = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Show or clear the results that `sway check --cache` or `--resume` keeps.",
+    help="Show or clear what `sway run` and `sway check --cache` keep.",
 )
 
 

@@ -59,8 +59,6 @@ def _sections(found: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _ready(state: Mapping[str, Any]) -> str:
-    if state["ready"] is None:
-        return "from another package"
     return "ready" if state["ready"] else f"needs {', '.join(state['needs'])}: {state['install']}"
 
 

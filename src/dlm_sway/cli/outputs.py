@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dlm_sway.cli.options import ready_to_write
-from dlm_sway.core.errors import SwayError
+from dlm_sway.core.errors import CannotRunError, SwayError
 
 if TYPE_CHECKING:
     from dlm_sway.core.result import SuiteResult
@@ -43,8 +43,10 @@ def _write(result: SuiteResult, path: Path, name: str) -> None:
     try:
         writer = import_module(_WRITER)
     except ModuleNotFoundError as error:
-        if error.name != _WRITER or name != "json":
+        if error.name != _WRITER:
             raise
+        if name != "json":
+            raise CannotRunError(f"this version writes no {name}", where=path, remedy="ask for --json") from None
         from dlm_sway.core.files import write_atomic
         from dlm_sway.report.json import dumps
 

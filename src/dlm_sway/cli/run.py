@@ -165,12 +165,10 @@ def show_estimate(suite: Suite, settings: Settings) -> None:
     """Print what a run would cost; no model is loaded."""
     from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.suite_lines import print_estimate
-    from dlm_sway.suite.arrange import arrange
     from dlm_sway.suite.estimate import estimate
-    from dlm_sway.suite.run import env_of
+    from dlm_sway.suite.run import arranged_for, env_of
 
-    n_draws = settings.draws(suite)
-    arranged = arrange(suite.pairs, only=settings.only, skip=settings.skip, limit=settings.limit, n_draws=n_draws)
+    arranged = arranged_for(suite, settings)
     found = estimate(arranged.of_model, env_of(suite, settings), settings.model(suite))
     print_estimate(found, tuple(spec.name for _, spec in arranged.of_files), stdout_console())
 

@@ -11,12 +11,13 @@ from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from dlm_sway.backends.registry import backend_kinds
+from dlm_sway.backends.registry import backend_class, backend_kinds
+from dlm_sway.core.errors import SwayError
 from dlm_sway.core.extras import install_command, packages_by_extra
 from dlm_sway.core.paths import cache_dir, results_dir
 
-_BACKENDS: Final = {"dummy": (), "hf": ("torch", "transformers", "peft")}
-"""What a built-in kind of backend needs; of one that another package registers, sway does not know."""
+_BACKENDS: Final = {"hf": ("torch", "transformers", "peft")}
+"""What a kind of backend imports only when it is opened; what others need is found by importing them."""
 _FOR_DEVELOPERS: Final = frozenset({"dev"})
 _TIMEOUT_S: Final = 2.0
 _LITTLE_DISK: Final = 2**30
@@ -64,10 +65,14 @@ def _devices() -> dict[str, Any]:
 
 
 def _backend(kind: str) -> dict[str, Any]:
-    needed = _BACKENDS.get(kind)
-    if needed is None:
-        return {"ready": None, "needs": [], "install": None}
-    missing = [name for name in needed if _version(name) is None]
+    missing = [name for name in _BACKENDS.get(kind, ()) if _version(name) is None]
+    if not missing:
+        try:
+            backend_class(kind)
+        except ImportError as e:
+            missing = [(e.name or kind).partition(".")[0]]
+        except SwayError as e:
+            return {"ready": False, "needs": [e.what], "install": e.remedy}
     return {"ready": not missing, "needs": missing, "install": install_command(missing[0]) if missing else None}
 
 

@@ -69,8 +69,7 @@ def run(
     began = time.perf_counter()
     suite = suite if isinstance(suite, Suite) else load_spec(suite)
     own, progress = Settings(**settings), progress or Silent()
-    n_draws = own.draws(suite)
-    arranged = arrange(suite.pairs, only=own.only, skip=own.skip, limit=own.limit, n_draws=n_draws)
+    arranged = arranged_for(suite, own)
     read = _read(suite, own, arranged)
     asked = Asked()
     if arranged.of_model:
@@ -82,6 +81,12 @@ def run(
             asked = Asked(_unanswered(arranged.of_model, fault.one_line()))
     asked.timing = {"total_s": round(time.perf_counter() - began, 3), **asked.timing}
     return _assembled(suite, own, arranged, read, asked)
+
+
+def arranged_for(suite: Suite, own: Settings) -> Arranged:
+    """Return which probes run; a calibration that is added has the draws of the first round."""
+    n_draws = (*own.rounds(suite), own.draws(suite))[0]
+    return arrange(suite.pairs, only=own.only, skip=own.skip, limit=own.limit, n_draws=n_draws)
 
 
 def _read(suite: Suite, own: Settings, arranged: Arranged) -> tuple[ProbeResult, ...]:
