@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dlm_sway.backends.base import ChatCodec
+from dlm_sway.backends.base import ChatCodec, RankedBackend
 from dlm_sway.core.errors import MissingExtraError, SwayError
 from dlm_sway.core.result import ProbeResult, Verdict
 from dlm_sway.engine.ask import Ask, Write
@@ -76,18 +76,20 @@ def drive(pairs: Pairs, ctx: RunContext) -> Driven:
 def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
     ctx.progress.phase("measuring the numeric noise floor")
     floor = measure_floor(engine)
-    codec = ctx.backend.codec
+    backend, codec = ctx.backend, ctx.backend.codec
     env = Env(
         seed=ctx.seed,
         n_draws=ctx.n_draws,
         alpha=ctx.alpha,
         format=ctx.format,
-        null_refusal=ctx.backend.null_refusal(),
+        null_refusal=backend.null_refusal(),
         floor=floor.kl,
         chat=codec.has_chat_template,
         tools_refusal=codec.tools_refusal()
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
+        cut_refusal=backend.cut_refusal() if isinstance(backend, RankedBackend) else "this backend knows no factors",
+        spectra=backend.spectra if isinstance(backend, RankedBackend) else None,
     )
     states = [_State(probe, spec, replace(env, later=pairs[i + 1 :])) for i, (probe, spec) in enumerate(pairs)]
     ctx.progress.phase("scoring")
