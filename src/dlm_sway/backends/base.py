@@ -133,8 +133,12 @@ class RankedModule:
 
 
 @runtime_checkable
-class RankedBackend(Protocol):
-    """A backend whose adapter is made of factors, so that it has a spectrum and can be cut (`View("top_rank")`)."""
+class AdapterBackend(Protocol):
+    """A backend that knows its adapter: whether it has a scale, a spectrum, and directions to be cut to."""
+
+    def scale_refusal(self) -> str | None:
+        """Return why the adapter's effect cannot be scaled, or None when it can."""
+        ...
 
     def cut_refusal(self) -> str | None:
         """Return why the adapter cannot be cut to its largest directions, or None when it can."""

@@ -132,6 +132,10 @@ class DummyBackend:
         """Return why rotation nulls cannot be drawn, or None when they can."""
         return self.options.refusal
 
+    def scale_refusal(self) -> str | None:
+        """Return why the adapter's effect cannot be scaled, or None when it can."""
+        return self.options.scale_refusal
+
     def cut_refusal(self) -> str | None:
         """Return why the adapter cannot be cut to its largest directions, or None when it can."""
         return self.options.cut_refusal

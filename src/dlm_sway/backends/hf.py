@@ -125,6 +125,10 @@ class HuggingFaceDifferentialBackend:
         """Return why rotation nulls cannot be drawn for this adapter, or None when they can."""
         return self.sites.refusal()
 
+    def scale_refusal(self) -> str | None:
+        """Return why the adapter's effect cannot be scaled, or None when it can."""
+        return self.sites.scale_refusal()
+
     def cut_refusal(self) -> str | None:
         """Return why the adapter cannot be cut to its largest directions, or None when it can."""
         return self.sites.cut_refusal()

@@ -248,16 +248,19 @@ class Sites:
             layers=tuple(x for x in self.layers if id(x) in layers),
         )
 
+    def scale_refusal(self) -> str | None:
+        """Return why the adapter's effect cannot be scaled, naming the tensors, or None."""
+        return f"{_listed(self.unscaled)} has no scale" if self.unscaled else None
+
     def require_scale(self) -> None:
         """Refuse to scale an adapter with a tensor that knows no scale.
 
         Raises:
             CannotRunError: names the tensors.
         """
-        if self.unscaled:
+        if (reason := self.scale_refusal()) is not None:
             raise CannotRunError(
-                f"the adapter cannot be scaled: {_listed(self.unscaled)} has no scale",
-                remedy="only LoRA and tensors trained whole can be scaled",
+                f"the adapter cannot be scaled: {reason}", remedy="only LoRA and tensors trained whole can be scaled"
             )
 
 

@@ -69,6 +69,7 @@ class Env:
         floor: N0, the KL in nats per position that numerics alone can make.
         chat: whether conversations can be rendered: the model has a chat template.
         tools_refusal: why tools cannot be shown to the model, or None when they can.
+        scale_refusal: why the adapter's effect cannot be scaled, or None when it can.
         cut_refusal: why the adapter cannot be cut to its largest directions, or None when it can.
         spectra: gives the spectrum of delta W by module; None where the backend knows no factors.
         later: the probes after this one in the suite; only `null_adapter` looks.
@@ -82,6 +83,7 @@ class Env:
     floor: float = 0.0
     chat: bool = False
     tools_refusal: str | None = None
+    scale_refusal: str | None = None
     cut_refusal: str | None = None
     spectra: Callable[[], Mapping[str, RankedModule]] | None = None
     later: Pairs = ()

@@ -6,13 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from dlm_sway.backends.base import ChatCodec, RankedBackend
+from dlm_sway.backends.base import AdapterBackend, ChatCodec
 from dlm_sway.core.errors import MissingExtraError, SwayError
 from dlm_sway.core.result import ProbeResult, Verdict
+from dlm_sway.core.scoring import ScalableDifferentialBackend
 from dlm_sway.engine.ask import Ask, Write
 from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.floor import Floor, measure_floor
@@ -88,8 +90,7 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
         tools_refusal=codec.tools_refusal()
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
-        cut_refusal=backend.cut_refusal() if isinstance(backend, RankedBackend) else "this backend knows no factors",
-        spectra=backend.spectra if isinstance(backend, RankedBackend) else None,
+        **_of_adapter(backend),
     )
     states = [_State(probe, spec, replace(env, later=pairs[i + 1 :])) for i, (probe, spec) in enumerate(pairs)]
     ctx.progress.phase("scoring")
@@ -100,6 +101,18 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
     adjusted = family_p([s.found for s in states if s.found])
     results = tuple(_judge(s, adjusted) for s in states)
     return Driven(results, floor, engine)
+
+
+def _of_adapter(backend: object) -> dict[str, Any]:
+    """Return what a plan may know of the adapter itself."""
+    if isinstance(backend, AdapterBackend):
+        cut, scale = backend.cut_refusal(), backend.scale_refusal()
+        return {"cut_refusal": cut, "scale_refusal": scale, "spectra": cache(backend.spectra)}
+    scales = isinstance(backend, ScalableDifferentialBackend)
+    return {
+        "cut_refusal": "this backend knows no factors",
+        "scale_refusal": None if scales else "this backend cannot scale an adapter",
+    }
 
 
 def _round(states: Sequence[_State], engine: Engine) -> bool:

@@ -209,7 +209,7 @@ class _Curves:
         return np.asarray((inner >= STEP) & (inner >= _BESIDE * np.maximum(before, after)))
 
     def _fall(self) -> FloatArray:
-        return np.asarray(1.0 - self.effect[:, -1] / self.largest, dtype=np.float64)
+        return np.asarray((self.effect.max(axis=1) - self.effect[:, -1]) / self.largest, dtype=np.float64)
 
 
 def _feature(value: float, spread: FloatArray) -> Feature:
