@@ -39,7 +39,7 @@ def sweep_asks(
 ) -> tuple[Ask, Ask]:
     """Return what a dose needs to be asked: a part of both sets under the adapter at several scales.
 
-    The defaults are the cheap version, about 7,000 view-tokens.
+    The defaults are the cheap version, about 9,000 view-tokens with the base.
 
     Args:
         texts: what is meant to gain, held-out text where there is some.
