@@ -111,6 +111,10 @@ def merged(backend: Any, view: View) -> np.ndarray:
             b = nulls.rotate_rank(a.numpy(), b, multiplier=view.rank_scale, **draw)[1]
         elif view.kind == "sign_flip":
             b = nulls.sign_flip(a.numpy(), b, **draw)
+        elif view.kind == "top_rank":
+            u, s, vt = np.linalg.svd(b @ a.numpy(), full_matrices=False)
+            k = round(len(a) * view.rank_scale)
+            a, b = torch.from_numpy(vt[:k]), u[:, :k] * s[:k]  # noqa: PLW2901 (the two factors of the cut)
         model.get_submodule(module).weight.data += 2.0 * view.lam * torch.from_numpy(b) @ a  # alpha / r = 8 / 4
     ids = torch.from_numpy(backend.codec.encode(TEXT))[None]
     with torch.inference_mode():
@@ -123,6 +127,7 @@ def merged(backend: Any, view: View) -> np.ndarray:
     [
         BASE, FINETUNED, scaled(0.3), scaled(1.25), scaled(-0.5), View("rotation", seed=5, draw=2),
         View("rotation", 0.4, 5, 2), View("rotation", seed=5, rank_scale=2.0), View("sign_flip", seed=5),
+        View("top_rank", rank_scale=0.5), View("top_rank", 0.4, rank_scale=0.25),
     ],
     ids=lambda v: f"{v.kind}-{v.lam}-{v.rank_scale}",
 )  # fmt: skip

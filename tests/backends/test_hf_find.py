@@ -14,7 +14,8 @@ from tests.models import ARCHITECTURES, backend_of, lora, open_backend, save_ada
 from torch import nn
 
 from dlm_sway.adapters import nulls
-from dlm_sway.backends.hf_find import find_sites, holds_base, name_in_base, why_blocked
+from dlm_sway.adapters.config import holds_base
+from dlm_sway.backends.hf_find import find_sites, name_in_base, why_blocked
 from dlm_sway.backends.hf_overlay import shown
 from dlm_sway.core.errors import NullRuleError
 from dlm_sway.core.views import BASE, FINETUNED, View, scaled

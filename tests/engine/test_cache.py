@@ -228,7 +228,7 @@ def test_a_second_suite_makes_passes_for_the_noise_floor_alone(tmp_path: Path) -
 _LAM = st.sampled_from([0.0, 0.5, 1.0, 1.25, 0.02])
 _VIEWS = st.builds(
     View,
-    st.sampled_from(["adapter", "rotation", "sign_flip", "gaussian"]),
+    st.sampled_from(["adapter", "rotation", "sign_flip", "gaussian", "top_rank"]),
     _LAM,
     st.integers(0, 2),
     st.integers(0, 2),

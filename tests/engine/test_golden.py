@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
 from dlm_sway.core.errors import CannotRunError, NullRuleError
-from dlm_sway.core.views import BASE, FINETUNED, View, rotations, scaled
+from dlm_sway.core.views import BASE, FINETUNED, View, rotations, scaled, top_ranks
 from dlm_sway.engine.ask import Ask, TextItem
 from dlm_sway.engine.run import Engine
 from dlm_sway.engine.sources import ViewwiseSource
@@ -27,6 +27,7 @@ NULLS = (
     View("sign_flip", seed=3),
     View("gaussian", seed=3, init_scale=0.1),
 )
+CUTS = (*top_ranks((0.25, 0.5, 0.75)), *top_ranks((0.5,), lam=0.3))
 UNSCALED = ("dora-embedding", "ia3", "prompt", "prefix")
 
 
@@ -91,6 +92,41 @@ def test_what_is_stacked_gives_the_same_view_by_view(arch: str, kind: str) -> No
     np.testing.assert_allclose(
         engine_logprobs(backend, views), engine_logprobs(backend, views, ViewwiseSource), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "qwen2"])
+@pytest.mark.parametrize("kind", ["qv", "all-linear", "rslora", "ranks", "embedding", "lm_head"])
+def test_cuts_ride_with_nulls_and_are_what_one_view_alone_gives(arch: str, kind: str) -> None:
+    backend = backend_of(arch, kind)
+    views = (FINETUNED, *CUTS, *NULLS[:1])
+    got, expected = engine_logprobs(backend, views), peft_logprobs(backend, views)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    np.testing.assert_allclose(got, engine_logprobs(backend, views, ViewwiseSource), atol=1e-4)
+    assert (np.abs(got[2:5] - got[1]).max(axis=1) > 1e-3).all()
+    whole = engine_logprobs(backend, (FINETUNED, View("top_rank")))
+    np.testing.assert_array_equal(whole[1], whole[2])
+
+
+@pytest.mark.parametrize(
+    "kind", ["dora", "saved-head", "saved-norm", "dora-bias", "lora-bias", "pissa", "ia3", "prompt"]
+)
+def test_what_has_no_rank_is_not_cut(kind: str) -> None:
+    backend = backend_of("qwen2", kind)
+    assert backend.cut_refusal()
+    for source in (None, ViewwiseSource):
+        with pytest.raises(CannotRunError, match="cannot be cut to its largest directions"):
+            engine_logprobs(backend, CUTS[:1], source)
+
+
+def test_the_spectrum_of_each_module_has_its_scale() -> None:
+    backend = backend_of("qwen2", "ranks")
+    assert backend.cut_refusal() is None
+    for site in backend.sites.low_rank:
+        found = backend.spectra()[site.name]
+        whole = np.linalg.svd((site.scaling * site.b @ site.a).detach().numpy(), compute_uv=False)
+        rank = min(site.a.shape[0], *whole.shape)
+        np.testing.assert_allclose(found.spectrum.singular_values, whole[:rank], rtol=1e-4)
+        assert found.d_out == site.b.shape[0]
 
 
 @pytest.mark.parametrize("kind", [*VIEW_BY_VIEW, *NO_NULL])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from dlm_sway.adapters.base_location import same_base
-from dlm_sway.adapters.config import AdapterConfig
+from dlm_sway.adapters.config import AdapterConfig, holds_base
 from dlm_sway.adapters.inspection import Fault
 
 KNOWN_PEFT_TYPES: Final = frozenset({
@@ -18,9 +18,6 @@ KNOWN_PEFT_TYPES: Final = frozenset({
     "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA", "WAVEFT", "XLORA",
 })  # fmt: skip
 """The methods of PEFT 0.21, and BONE of earlier ones."""
-
-# Initialisations that move a part of W into the factors and leave the rest as the base.
-_MOVES_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def check_peft_type(config: AdapterConfig) -> Iterator[Fault]:
@@ -67,7 +64,7 @@ def check_base_name(config: AdapterConfig, *, base: str | None) -> Iterator[Faul
 def check_initialisation(config: AdapterConfig) -> Iterator[Fault]:
     """Say when the factors started from a part of the base's own weights, so that their size is not the change."""
     name = config.init_lora_weights
-    if isinstance(name, str) and name.lower().startswith(_MOVES_WEIGHTS):
+    if holds_base(name):
         yield Fault(
             code="altered_base",
             severity="info",

@@ -14,6 +14,8 @@ from dlm_sway.adapters.json_file import read_json_object
 from dlm_sway.core.errors import AdapterError
 
 CONFIG_NAME: Final = "adapter_config.json"
+# Initialisations that move a part of W into the factors and leave the rest as the base.
+_HOLDS_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class AdapterConfig:
         """Return what multiplies B A: alpha / r, or alpha / sqrt(r) under rsLoRA (Kalajdzievski 2023)."""
         rank = self.rank_of(module)
         return self.alpha_of(module) / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def holds_base(init: object) -> bool:
+    """Return whether LoRA factors that began as `init_lora_weights` hold a part of the base weight."""
+    return isinstance(init, str) and init.lower().startswith(_HOLDS_BASE)
 
 
 def load_config(adapter_dir: Path) -> AdapterConfig:

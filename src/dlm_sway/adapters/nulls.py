@@ -56,7 +56,7 @@ def rotate_output(b: F32, *, seed: int, draw: int, module: str) -> F32:
     """
     columns = _matrix(b, module)
     q = haar_columns(stream(seed, draw, module, "rotation"), *columns.shape)
-    return _like(b, q @ _upper(columns))
+    return like(b, q @ _upper(columns))
 
 
 def sign_flip(a: F32, b: F32, *, seed: int, draw: int, module: str) -> F32:
@@ -69,9 +69,9 @@ def sign_flip(a: F32, b: F32, *, seed: int, draw: int, module: str) -> F32:
     Raises:
         BadInputError: a factor is empty, no matrix, or not finite, or the ranks of A and B differ.
     """
-    q, upper, u, _ = _triplets(a, b, module)
+    q, upper, u, _ = triplets(a, b, module)
     eps = stream(seed, draw, module, "sign-flip").choice([-1.0, 1.0], size=u.shape[1])
-    return _like(b, q @ ((u * eps) @ (u.T @ upper)))
+    return like(b, q @ ((u * eps) @ (u.T @ upper)))
 
 
 def rotate_rank(a: F32, b: F32, *, multiplier: float, seed: int, draw: int, module: str) -> tuple[F32, F32]:
@@ -97,7 +97,7 @@ def rotate_rank(a: F32, b: F32, *, multiplier: float, seed: int, draw: int, modu
         )
     if multiplier == 1.0:
         return a, rotate_output(b, seed=seed, draw=draw, module=module)
-    _, upper, u, rank = _triplets(a, b, module)
+    _, upper, u, rank = triplets(a, b, module)
     k = max(1, round(rank * multiplier))
     if k > b.shape[0]:
         raise BadInputError(
@@ -107,7 +107,7 @@ def rotate_rank(a: F32, b: F32, *, multiplier: float, seed: int, draw: int, modu
         )
     rng = stream(seed, draw, module, "rank", repr(float(multiplier)))
     kept = _systematic(rng, rank, k)
-    return a, _like(b, haar_columns(rng, b.shape[0], k) @ (u.T[kept] @ upper))
+    return a, like(b, haar_columns(rng, b.shape[0], k) @ (u.T[kept] @ upper))
 
 
 def permute_magnitude(delta: F32, *, seed: int, draw: int, module: str) -> F32:
@@ -146,8 +146,14 @@ def gaussian_like(shape: Sequence[int], *, std: float, seed: int, draw: int, mod
     return (stream(seed, draw, module, "gaussian", part).standard_normal(tuple(shape)) * std).astype(np.float32)
 
 
-def _triplets(a: F32, b: F32, module: str) -> tuple[F64, F64, F64, int]:
-    # (Q, R, u, number of triplets) of B A, whose left singular vectors are Q @ u, without forming [d_out, d_in]
+def triplets(a: F32, b: F32, module: str) -> tuple[F64, F64, F64, int]:
+    """Return `(Q, R, u, number of triplets)` of `B A` with `B = Q R`, without forming [d_out, d_in].
+
+    The left singular vectors are `Q @ u`, the largest singular value first.
+
+    Raises:
+        BadInputError: a factor is empty, no matrix, or not finite, or the ranks of A and B differ.
+    """
     rows, columns = _matrix(a, module), _matrix(b, module)
     if rows.shape[0] != columns.shape[1]:
         raise BadInputError(
@@ -179,5 +185,6 @@ def _matrix(factor: F32, module: str) -> F64:
     return factor.reshape(factor.shape[0], -1).astype(np.float64)
 
 
-def _like(b: F32, turned: F64) -> F32:
+def like(b: F32, turned: F64) -> F32:
+    """Return `turned` as float32 in the shape of B."""
     return turned.astype(np.float32).reshape(b.shape)

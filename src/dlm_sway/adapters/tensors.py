@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,37 @@ class TensorFile:
         if raw.size != count:
             raise AdapterError("the file got shorter while it was read", where=self.path, remedy=_AGAIN)
         return decode(raw, info.dtype)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the free-form metadata of a safetensors file, from strings to strings; empty when it has none."""
+    found = _raw_header(path)[0].get("__metadata__")
+    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+
+
+def write_with_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
+    """Copy a safetensors file, its tensors byte for byte, with entries of `metadata` added to its header.
+
+    Raises:
+        AdapterError: the source is damaged.
+        OSError: the target cannot be written.
+    """
+    header, data_start = _raw_header(source)
+    header["__metadata__"] = read_metadata(source) | dict(metadata)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # the format wants its data aligned
+    with source.open("rb") as old, target.open("xb") as new:
+        new.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+        old.seek(data_start)
+        shutil.copyfileobj(old, new, 1 << 20)
+
+
+def _raw_header(path: Path) -> tuple[dict[str, Any], int]:
+    TensorFile(path)  # whose checks hold for what is read here
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        header: dict[str, Any] = json.loads(stream.read(length))
+    return header, _LENGTH_BYTES + length
 
 
 def sha256_of(path: Path) -> str:

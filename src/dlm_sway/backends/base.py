@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from dlm_sway.adapters.spectra import Spectrum
 from dlm_sway.core.views import View
 
 Format: TypeAlias = Literal["auto", "chat", "raw"]
@@ -115,6 +116,36 @@ class WritingBackend(Protocol):
         tools: Tools | None = None,
     ) -> Sequence[Reply] | None:
         """Return a reply a prompt, or None where the engine is to decode from logits."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RankedModule:
+    """What is known of the rank of one adapted module.
+
+    Attributes:
+        spectrum: singular values of delta W, its scale included.
+        d_out: number of outputs.
+    """
+
+    spectrum: Spectrum
+    d_out: int
+
+
+@runtime_checkable
+class AdapterBackend(Protocol):
+    """A backend that knows its adapter: whether it has a scale, a spectrum, and directions to be cut to."""
+
+    def scale_refusal(self) -> str | None:
+        """Return why the adapter's effect cannot be scaled, or None when it can."""
+        ...
+
+    def cut_refusal(self) -> str | None:
+        """Return why the adapter cannot be cut to its largest directions, or None when it can."""
+        ...
+
+    def spectra(self) -> Mapping[str, RankedModule]:
+        """Return the spectrum of delta W by module."""
         ...
 
 

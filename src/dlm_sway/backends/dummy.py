@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import ValidationError
 
-from dlm_sway.backends.base import Messages, Reply
-from dlm_sway.backends.dummy_lm import F32, F64, Adapter, Ids, make_base, noise, trained
+from dlm_sway.backends.base import Messages, RankedModule, Reply
+from dlm_sway.backends.dummy_lm import F32, F64, MODULE, Adapter, Ids, make_base, noise, trained
 from dlm_sway.backends.dummy_options import DummyOptions
 from dlm_sway.backends.dummy_script import recite
 from dlm_sway.backends.dummy_text import PREFIX_ID, DummyCodec
@@ -132,6 +132,18 @@ class DummyBackend:
         """Return why rotation nulls cannot be drawn, or None when they can."""
         return self.options.refusal
 
+    def scale_refusal(self) -> str | None:
+        """Return why the adapter's effect cannot be scaled, or None when it can."""
+        return self.options.scale_refusal
+
+    def cut_refusal(self) -> str | None:
+        """Return why the adapter cannot be cut to its largest directions, or None when it can."""
+        return self.options.cut_refusal
+
+    def spectra(self) -> dict[str, RankedModule]:
+        """Return the spectrum of the one adapted module."""
+        return {MODULE: self._adapter.ranked()}
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the model for bulk work; no view may be open meanwhile."""
@@ -200,7 +212,7 @@ class DummyBackend:
         return noise(o.vocab_size, rank=o.rank, strength=strength, seed=o.adapter_seed)
 
     def _require_rule(self, view: View) -> None:
-        if self.options.refusal is not None and view.kind != "adapter" and view.lam != 0.0:
+        if self.options.refusal is not None and view.kind not in ("adapter", "top_rank") and view.lam != 0.0:
             raise NullRuleError(self.options.refusal, where=self.id)
 
     def _handle(self, label: str, view: View) -> DummyView:
@@ -226,4 +238,6 @@ def _label(view: View) -> str:
         return "base"
     if view.kind == "adapter":
         return "fine-tuned" if view.lam == 1.0 else f"scaled {view.lam!r}"
+    if view.kind == "top_rank":
+        return f"top {view.rank_scale!r} of the rank"
     return f"{view.kind} {view.seed}/{view.draw}"

@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dlm_sway.adapters import nulls
+from dlm_sway.adapters.cuts import top_directions
+from dlm_sway.adapters.spectra import input_factor, output_factor, spectrum
+from dlm_sway.backends.base import RankedModule
 from dlm_sway.backends.dummy_text import PREFIX_ID
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.views import View
@@ -78,6 +81,8 @@ class Adapter:
             return Adapter(
                 *nulls.rotate_rank(self.a, self.b, multiplier=view.rank_scale, seed=seed, draw=draw, module=MODULE)
             )
+        if view.kind == "top_rank":
+            return Adapter(self.a, top_directions(self.a, self.b, share=view.rank_scale, module=MODULE))
         if view.kind == "sign_flip":
             return Adapter(self.a, nulls.sign_flip(self.a, self.b, seed=seed, draw=draw, module=MODULE))
         std = view.init_scale * view.rank_scale**0.5
@@ -86,6 +91,10 @@ class Adapter:
             for x, part in ((self.a, "A"), (self.b, "B"))
         )
         return Adapter(a, b)
+
+    def ranked(self) -> RankedModule:
+        """Return its spectrum."""
+        return RankedModule(spectrum(output_factor(self.b), input_factor(self.a), scale=1.0), len(self.b))
 
     def change(self, base: Base) -> F64:
         """Return float64[K, K]: what the adapter at scale 1 adds to the logits after each token."""

@@ -29,6 +29,8 @@ class DummyOptions(BaseModel):
         script: what each writes, by prompt (of a conversation: its last turn); the prompt `""` stands for all others,
             and several texts are for equal prompts, in turn. Who is not named is decoded from logits.
         refusal: why rotation nulls are refused; None: they are not.
+        scale_refusal: why the adapter's effect cannot be scaled; None: it can.
+        cut_refusal: why the adapter cannot be cut to its largest directions; None: it can.
         nan_in: views whose logits are NaN.
         forwards: forward passes after which the machine gives up; None: never.
     """
@@ -48,5 +50,7 @@ class DummyOptions(BaseModel):
     shows_tools: bool = True
     script: dict[Who, dict[str, str | tuple[str, ...]]] = Field(default_factory=dict)
     refusal: str | None = None
+    scale_refusal: str | None = None
+    cut_refusal: str | None = None
     nan_in: frozenset[Who] = frozenset()
     forwards: int | None = None

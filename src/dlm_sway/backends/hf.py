@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from dlm_sway.backends.base import RankedModule
 from dlm_sway.backends.encoding import TextEncoder, context_window
 from dlm_sway.backends.fingerprint import fingerprint
 from dlm_sway.backends.hf_find import find_sites
@@ -124,6 +125,22 @@ class HuggingFaceDifferentialBackend:
         """Return why rotation nulls cannot be drawn for this adapter, or None when they can."""
         return self.sites.refusal()
 
+    def scale_refusal(self) -> str | None:
+        """Return why the adapter's effect cannot be scaled, or None when it can."""
+        return self.sites.scale_refusal()
+
+    def cut_refusal(self) -> str | None:
+        """Return why the adapter cannot be cut to its largest directions, or None when it can."""
+        return self.sites.cut_refusal()
+
+    def spectra(self) -> dict[str, RankedModule]:
+        """Return the spectrum of delta W by module.
+
+        Raises:
+            CannotRunError: a factor is not finite.
+        """
+        return {site.name: site.ranked() for site in self.sites.low_rank}
+
     def fingerprint(self, memo: ResultStore | None = None) -> str | None:
         """Return a hash of all that the numbers follow from, or None where the files behind them cannot be known.
 
@@ -167,4 +184,6 @@ def _label(view: View) -> str:
         return "base"
     if view.kind == "adapter":
         return "fine-tuned" if view.lam == 1.0 else f"scaled {view.lam!r}"
+    if view.kind == "top_rank":
+        return f"top {view.rank_scale!r} of the rank"
     return f"{view.kind} {view.seed}/{view.draw}"

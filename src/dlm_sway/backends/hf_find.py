@@ -7,12 +7,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from dlm_sway.adapters.config import holds_base
 from dlm_sway.backends.hf_sites import QUANTISED, DenseSite, LowRankSite, Magnitude, Sites
 
 _PREFIX: Final = "base_model.model."
-# These start from a part of the base weight and take it out of the base. What is saved unconverted holds that part
-# besides what was learned, so turning B at random would take it from the model: more than an unstructured change.
-_HOLDS_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def find_sites(model: Any, *, base_values: dict[str, Tensor]) -> Sites:
@@ -52,16 +50,11 @@ def find_sites(model: Any, *, base_values: dict[str, Tensor]) -> Sites:
 def why_blocked(config: Any) -> str | None:
     """Return why an adapter with this PEFT config has no null whatever its tensors are, or None."""
     init = getattr(config, "init_lora_weights", True)
-    if holds_base(init):
+    if holds_base(init):  # turning B at random would take that part from the model: no unstructured change
         return f"init_lora_weights is {init!r}, so its factors also hold a part of the base"
     if parameters := getattr(config, "target_parameters", None):
         return f"target_parameters names {', '.join(parameters)}, whose output side is not known"
     return None
-
-
-def holds_base(init: Any) -> bool:
-    """Return whether LoRA factors that began as `init_lora_weights` hold a part of the base weight."""
-    return isinstance(init, str) and init.lower().startswith(_HOLDS_BASE)
 
 
 def name_in_base(name: str) -> str:

@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from dlm_sway.adapters.config import load_config
+from dlm_sway.adapters.config import holds_base, load_config
 from dlm_sway.adapters.tensors import TensorFile
-from dlm_sway.backends.hf_find import holds_base, name_in_base
+from dlm_sway.backends.hf_find import name_in_base
 from dlm_sway.backends.quiet import quiet_peft
 from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError, MissingExtraError
 from dlm_sway.core.model import ModelSpec

@@ -24,14 +24,16 @@ def shown(model: Any, sites: Sites, view: View, *, draw: Draw = LowRankSite.draw
 
     Raises:
         NullRuleError: a null was asked for and a trained tensor has no rule.
-        CannotRunError: a scale was asked for and a trained tensor has none.
+        CannotRunError: a scale or a cut was asked for and a trained tensor has none.
     """
     with ExitStack() as stack:
         if view.lam == 0.0:
             stack.enter_context(_disabled(model))
             stack.enter_context(swapped([pair for s in sites.dense if not s.toggled for pair in s.tensors(view)]))
         else:
-            if view.kind != "adapter":
+            if view.kind == "top_rank":
+                sites.require_cut()
+            elif view.kind != "adapter":
                 sites.require_rules()
             if view.lam != 1.0:
                 sites.require_scale()

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from dlm_sway.adapters import nulls
+from dlm_sway.adapters.cuts import top_directions
+from dlm_sway.adapters.spectra import input_factor, output_factor, spectrum
+from dlm_sway.backends.base import RankedModule
 from dlm_sway.core.errors import CannotRunError, NullRuleError
 from dlm_sway.core.views import View
 
@@ -87,8 +90,20 @@ class LowRankSite:
         weight: Tensor = dequantize_module_weight(self.layer.get_base_layer()).detach()
         return weight.T if self.layer.fan_in_fan_out else weight
 
+    def ranked(self) -> RankedModule:
+        """Return the spectrum of delta W.
+
+        Raises:
+            CannotRunError: a factor is not finite.
+        """
+        try:
+            found = spectrum(output_factor(_numpy(self.b)), input_factor(_numpy(self.a)), scale=self.scaling)
+        except np.linalg.LinAlgError:
+            raise CannotRunError("a factor is not finite", where=self.name, remedy="run `sway inspect`") from None
+        return RankedModule(found, self.b.shape[0])
+
     def draw(self, view: View) -> tuple[Tensor, Tensor]:
-        """Return a null's A and B, in the shapes of the adapter's and without its scale; A itself where it is kept."""
+        """Return A and B of a null or a cut, in the shapes of the adapter's and without its scale; A itself if kept."""
         seed, draw, module = view.seed, view.draw, self.name
         a = self.a.detach()
         if view.kind == "gaussian":
@@ -98,7 +113,9 @@ class LowRankSite:
                 for p, part in ((self.a, "A"), (self.b, "B"))
             ]
             return _like(noise[0], self.a), _like(noise[1], self.b)
-        if view.kind == "sign_flip":
+        if view.kind == "top_rank":
+            b = top_directions(_numpy(a), _numpy(self.b), share=view.rank_scale, module=module)
+        elif view.kind == "sign_flip":
             b = nulls.sign_flip(_numpy(a), _numpy(self.b), seed=seed, draw=draw, module=module)
         elif view.rank_scale == 1.0:
             b = nulls.rotate_output(_numpy(self.b), seed=seed, draw=draw, module=module)
@@ -200,6 +217,27 @@ class Sites:
         if (reason := self.refusal()) is not None:
             raise NullRuleError(reason, remedy="its probes are calibrated by N0 and N5 only")
 
+    def cut_refusal(self) -> str | None:
+        """Return why the adapter cannot be cut to its largest directions, naming the tensors, or None."""
+        whole = tuple(s.name for s in self.dense) or self.unruled
+        if self.blocked is not None or not (self.low_rank or whole):
+            return self.blocked or "the adapter has no factors"
+        if whole:
+            return f"{_listed(whole)} is no product of two factors"
+        dora = tuple(s.name for s in self.low_rank if s.magnitude is not None)
+        return f"DoRA trained a magnitude beside the factors of {_listed(dora)}" if dora else None
+
+    def require_cut(self) -> None:
+        """Refuse to cut an adapter of which a part has no rank.
+
+        Raises:
+            CannotRunError: names the tensors.
+        """
+        if (reason := self.cut_refusal()) is not None:
+            raise CannotRunError(
+                f"the adapter cannot be cut to its largest directions: {reason}", remedy="only LoRA can be cut"
+            )
+
     def within(self, module: nn.Module) -> Sites:
         """Return what there is of the sites in `module`."""
         params, layers = set(map(id, module.parameters())), set(map(id, module.modules()))
@@ -210,16 +248,19 @@ class Sites:
             layers=tuple(x for x in self.layers if id(x) in layers),
         )
 
+    def scale_refusal(self) -> str | None:
+        """Return why the adapter's effect cannot be scaled, naming the tensors, or None."""
+        return f"{_listed(self.unscaled)} has no scale" if self.unscaled else None
+
     def require_scale(self) -> None:
         """Refuse to scale an adapter with a tensor that knows no scale.
 
         Raises:
             CannotRunError: names the tensors.
         """
-        if self.unscaled:
+        if (reason := self.scale_refusal()) is not None:
             raise CannotRunError(
-                f"the adapter cannot be scaled: {_listed(self.unscaled)} has no scale",
-                remedy="only LoRA and tensors trained whole can be scaled",
+                f"the adapter cannot be scaled: {reason}", remedy="only LoRA and tensors trained whole can be scaled"
             )
 
 

@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from dlm_sway.cli import cache, check, console, demo, doctor, faults, gate, init, inspect, list_probes, schema, trace
+from dlm_sway.cli import (
+    cache,
+    check,
+    console,
+    demo,
+    doctor,
+    faults,
+    gate,
+    init,
+    inspect,
+    list_probes,
+    rescale,
+    schema,
+    trace,
+)
 from dlm_sway.cli import run as run_command
 from dlm_sway.core.errors import ExitCode
 
@@ -53,6 +67,7 @@ app.command("init")(init.init)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.command("list-probes")(list_probes.list_probes)
+app.command("rescale")(rescale.rescale)
 app.command("trace")(trace.trace)
 app.add_typer(cache.app, name="cache")
 

@@ -6,22 +6,24 @@ are never stored in it: they follow from (seed, draw, module name).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-ViewKind: TypeAlias = Literal["adapter", "rotation", "sign_flip", "gaussian"]
+ViewKind: TypeAlias = Literal["adapter", "rotation", "sign_flip", "gaussian", "top_rank"]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One variant of the model: the adapter, or a null in its place, at a scale.
+    """One variant of the model: the adapter, a part of it, or a null in its place, at a scale.
 
     Attributes:
         kind: whose weights stand in the adapter's place.
         lam: multiplies the adapter's term; 0 is the base whatever the kind.
         seed: the run's seed; only nulls use it.
         draw: which null; only nulls use it.
-        rank_scale: the null's rank over the adapter's (rotation), or its variance (gaussian).
+        rank_scale: the null's rank over the adapter's (rotation), its variance (gaussian), or the share of the rank
+            that is kept, the largest singular values first (top_rank).
         init_scale: standard deviation of the factors; only gaussian nulls use it.
     """
 
@@ -40,6 +42,11 @@ FINETUNED = View()
 def scaled(lam: float) -> View:
     """Return the adapter at scale `lam`."""
     return View(lam=lam)
+
+
+def top_ranks(shares: Iterable[float], *, lam: float = 1.0) -> tuple[View, ...]:
+    """Return the adapter cut to the largest of its directions, once for each share of its rank."""
+    return tuple(View("top_rank", lam, rank_scale=share) for share in shares)
 
 
 def rotations(*, seed: int, n_draws: int, lam: float = 1.0, rank_scale: float = 1.0) -> tuple[View, ...]:

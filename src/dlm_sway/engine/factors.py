@@ -156,7 +156,7 @@ def _row_norms(w: Tensor, a_t: Tensor, b_t: Tensor) -> Tensor:
 
 
 def _own_a(view: View) -> bool:
-    """Whether a view has an A of its own: rotations, rank profiles and sign flips keep the adapter's."""
+    """Whether a view has an A of its own: rotations, rank profiles, cuts and sign flips keep the adapter's."""
     return view.kind == "gaussian"
 
 

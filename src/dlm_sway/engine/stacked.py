@@ -101,6 +101,8 @@ def agrees(model: Any, sites: Sites, seats: Seats) -> bool:
 @contextmanager
 def stacked(sites: Sites, views: Sequence[View], store: FactorStore, seats: Seats = _NONE) -> Iterator[None]:
     """Let the model read view-major batches [V * N, L] inside the block, row group v computing `views[v]`."""
+    if any(view.kind == "top_rank" for view in views):
+        sites.require_cut()
     with ExitStack() as stack:
         for wrapper in seats.wrappers:
             stack.enter_context(_patched(wrapper, through(wrapper.original_module)))

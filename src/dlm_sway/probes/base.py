@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dlm_sway.backends.base import Format
+from dlm_sway.backends.base import Format, RankedModule
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.progress import Progress, Silent
@@ -69,6 +69,9 @@ class Env:
         floor: N0, the KL in nats per position that numerics alone can make.
         chat: whether conversations can be rendered: the model has a chat template.
         tools_refusal: why tools cannot be shown to the model, or None when they can.
+        scale_refusal: why the adapter's effect cannot be scaled, or None when it can.
+        cut_refusal: why the adapter cannot be cut to its largest directions, or None when it can.
+        spectra: gives the spectrum of delta W by module; None where the backend knows no factors.
         later: the probes after this one in the suite; only `null_adapter` looks.
     """
 
@@ -80,6 +83,9 @@ class Env:
     floor: float = 0.0
     chat: bool = False
     tools_refusal: str | None = None
+    scale_refusal: str | None = None
+    cut_refusal: str | None = None
+    spectra: Callable[[], Mapping[str, RankedModule]] | None = None
     later: Pairs = ()
 
     def adapter_and_nulls(self, lam: float = 1.0) -> tuple[View, ...]:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from functools import cache
+from typing import Any, TypeAlias
 
-from dlm_sway.backends.base import ChatCodec
+from dlm_sway.backends.base import AdapterBackend, ChatCodec
 from dlm_sway.core.errors import SwayError
 from dlm_sway.core.result import ProbeResult
+from dlm_sway.core.scoring import ScalableDifferentialBackend
 from dlm_sway.engine.ask import Ask, Write
 from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.floor import Floor, measure_floor
@@ -69,18 +71,19 @@ def drive(pairs: Pairs, ctx: RunContext) -> Driven:
 def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
     ctx.progress.phase("measuring the numeric noise floor")
     floor = measure_floor(engine)
-    codec = ctx.backend.codec
+    backend, codec = ctx.backend, ctx.backend.codec
     env = Env(
         seed=ctx.seed,
         n_draws=ctx.n_draws,
         alpha=ctx.alpha,
         format=ctx.format,
-        null_refusal=ctx.backend.null_refusal(),
+        null_refusal=backend.null_refusal(),
         floor=floor.kl,
         chat=codec.has_chat_template,
         tools_refusal=codec.tools_refusal()
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
+        **_of_adapter(backend),
     )
     ctx.progress.phase("scoring")
     states: list[State] = []
@@ -103,6 +106,18 @@ def _measured(pairs: Pairs, env: Env, engine: Engine, *, spent: Sequence[float])
     for state in states:
         measure(state)
     return states
+
+
+def _of_adapter(backend: object) -> dict[str, Any]:
+    """Return what a plan may know of the adapter itself."""
+    if isinstance(backend, AdapterBackend):
+        cut, scale = backend.cut_refusal(), backend.scale_refusal()
+        return {"cut_refusal": cut, "scale_refusal": scale, "spectra": cache(backend.spectra)}
+    scales = isinstance(backend, ScalableDifferentialBackend)
+    return {
+        "cut_refusal": "this backend knows no factors",
+        "scale_refusal": None if scales else "this backend cannot scale an adapter",
+    }
 
 
 def _round(states: Sequence[State], engine: Engine) -> bool:
