@@ -206,7 +206,7 @@ def _verdict(ratio: Ratio, spec: ParaphraseInvarianceSpec) -> tuple[Verdict, str
 
 def _more_cases(estimate: float, low: float, high: float, n: int, spec: ParaphraseInvarianceSpec) -> str:
     gap, reach = abs(estimate - spec.min_ratio), estimate - low if estimate > spec.min_ratio else high - estimate
-    if gap < 0.02 * reach:  # noqa: PLR2004 (no sensible number of cases)
+    if gap < 0.02 * reach:
         return f"{n} cases do not decide: the ratio lies at {spec.min_ratio:g}"
     return f"{n} cases do not decide; about {max(n + 1, int(np.ceil(n * (reach / gap) ** 2)))} would"
 
