@@ -13,7 +13,7 @@ import numpy as np
 from dlm_sway.backends.base import ChatCodec
 from dlm_sway.core.errors import MissingExtraError, SwayError
 from dlm_sway.core.result import ProbeResult, Verdict
-from dlm_sway.engine.ask import Ask, Write
+from dlm_sway.engine.ask import Request
 from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.floor import Floor, measure_floor
 from dlm_sway.engine.run import Engine
@@ -37,7 +37,7 @@ class _State:
     seconds: float = 0.0
 
 
-_Plan: TypeAlias = tuple[_State, tuple[Ask | Write, ...]]
+_Plan: TypeAlias = tuple[_State, tuple[Request, ...]]
 
 
 @dataclass(frozen=True, slots=True)
