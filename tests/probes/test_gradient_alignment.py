@@ -66,7 +66,7 @@ def test_the_closed_form_is_checked_by_the_draws(ran: Run, language: Language) -
 def test_too_few_texts_are_inconclusive(ran: Run, language: Language, n: int) -> None:
     result = ran({"adapter": "trained", "towards": language(12)}, kind=KIND, items=language(n))
     assert result.verdict is Verdict.INCONCLUSIVE
-    assert f"{n} texts are too few" in result.message
+    assert f"{n} texts are too few; give at least 5" in result.message
 
 
 def test_at_most_so_many_texts_are_differentiated(language: Language) -> None:
@@ -121,6 +121,19 @@ def sloped(values: Any, spectra: Any, rows: list[int]) -> Sloped:
         np.ones(k, dtype=np.int64),
         dict.fromkeys(("target", "control", "difference"), tuple(np.asarray(s) for s in spectra)),
     )
+
+
+@pytest.mark.parametrize(("controls", "verdict"), [(0.2, Verdict.PASS), (0.95, Verdict.WARN)])
+def test_what_points_at_all_text_alike_is_a_warning(controls: float, verdict: Verdict) -> None:
+    """A wrong document in a like tone: far beyond rotations on the target, and all but as far on the controls."""
+    values = np.full((8, 6), 3.0) + 0.1 * np.arange(8)[:, None]
+    answer = sloped(values, [[0.1, 0.1]] * 6, [8] * 6)
+    answer.controls[:] = 3.0 * controls + 0.1 * (np.arange(len(answer.controls))[:, None] % 8)
+    probe, spec = build_probe({"name": "x", "kind": KIND, "items": [str(i) for i in range(8)]})
+    result = probe.judge(spec, Env(), probe.measure(spec, Env(), ((answer,),)), {})
+    assert result.verdict is verdict
+    assert result.evidence["beyond_controls"]["p"] == 0.001
+    assert ("hardly more at the target than at other text" in result.message) == (verdict is Verdict.WARN)
 
 
 def test_the_layers_that_point_at_the_target_are_named() -> None:

@@ -36,23 +36,29 @@ def judged(
     spread: float = 0.3,
     n_draws: int = 19,
     tokens: int = N,
+    easier: float = 0.0,
     **options: Any,
 ) -> ProbeResult:
     """Judge sections whose tokens gain `gains` nat each, and controls that gain `tone`.
 
-    Behind other first halves a second half gains `bond` less; nulls gain about `nulls`.
+    Behind other first halves a second half gains `bond` less; nulls gain about `nulls`. Where own first halves make
+    text `easier` for the base by so many nats, a token gains 0.2 nat less for each, and control tokens do so too.
     """
     rng = stream(0, "judged")
     texts = [{"text": f"a{i} b{i} c{i} d{i}", "label": f"s{i}"} for i in range(len(gains))]
     probe, spec = build_probe({"name": "x", "kind": KIND, "sections": texts, **options})
     env = Env(n_draws=n_draws)
-    matrix, control, under_nulls = probe.plan(spec, env, ())
+    own, matrix, control, under_nulls = probe.plan(spec, env, ())
 
     def answer(ask: Ask, mean: Any, size: int) -> Scores:
         values = np.repeat(np.asarray(mean, dtype=np.float64), size, axis=1)
         values += spread * rng.standard_normal(values.shape)
         offsets = np.arange(len(ask.items) + 1) * size
-        return Scores(ask.items, ask.views, offsets, {"gain": values}, rng.normal(-3, 1, offsets[-1]))
+        base = rng.normal(-3, 1, offsets[-1])
+        if easier:
+            base += np.repeat([easier * (i.label == i.cluster) for i in ask.items], size)
+            values -= 0.2 * (base + 3)
+        return Scores(ask.items, ask.views, offsets, {"gain": values}, base)
 
     by_label = dict(zip((t["label"] for t in texts), gains, strict=True))
     cells = [[by_label[i.cluster] - bond * (i.label != i.cluster) for i in matrix.items]]
@@ -60,6 +66,7 @@ def judged(
     drawn[0] = [by_label[i.cluster] for i in under_nulls.items]
     seen = (
         (
+            answer(own, [gains], tokens),
             answer(matrix, cells, tokens),
             answer(control, [[tone] * len(control.items)], 30),
             answer(under_nulls, drawn, min(32, tokens)),
@@ -119,13 +126,20 @@ def test_the_sum_over_sections_is_not_zero_by_construction() -> None:
 
 def test_content_bound_to_its_context_is_told_from_a_tone() -> None:
     bound = judged([0.6] * 6, bond=0.4)
-    claim = bound.evidence["claims"]["bound"]
-    assert (bound.verdict, claim["verdict"]) == (Verdict.PASS, "pass")
-    assert claim["p"] == pytest.approx(1 / 720)
-    assert claim["effect"] == pytest.approx(0.4, abs=0.06)
+    bond = bound.evidence["bond"]
+    assert (bound.verdict, bond["shown"]) == (Verdict.PASS, True)
+    assert bond["p"] == pytest.approx(1 / 720)
+    assert bond["estimate"] == pytest.approx(0.4, abs=0.06)
     tone = judged([0.6] * 6)
-    assert tone.evidence["claims"]["bound"]["p"] > 0.05
-    assert "as a tone would be" in tone.evidence["claims"]["bound"]["message"]
+    assert (tone.verdict, tone.evidence["bond"]["shown"]) == (Verdict.PASS, False)
+    assert tone.evidence["bond"]["p"] > 0.05
+
+
+def test_a_base_that_gains_from_its_own_context_does_not_hide_the_bond() -> None:
+    """Behind its own first half a text is easier, so that there is less to gain: equal difficulty is compared."""
+    result = judged([0.6] * 6, bond=0.1, easier=1.0)
+    assert result.evidence["bond"]["unadjusted"] < -0.05
+    assert result.evidence["bond"]["estimate"] > 0.05
 
 
 def test_a_gain_that_text_of_the_same_form_has_too_is_not_taken_in() -> None:
@@ -166,9 +180,9 @@ def test_many_sections_exchange_halves_in_groups_by_the_seed() -> None:
     texts = [{"text": f"a{i} b{i} c{i} d{i}", "label": f"s{i}"} for i in range(30)]
     probe, spec = build_probe({"name": "x", "kind": KIND, "sections": texts, "partners": 5, "max_sections": 20})
     asks = probe.plan(spec, Env(seed=1), ())
-    assert [len(a.items) for a in asks] == [20 * 5, 24, 20]
+    assert [len(a.items) for a in asks] == [20, 20 * 5, 24, 20]
     other = probe.plan(spec, Env(seed=2), ())
-    assert {i.cluster for i in asks[0].items} != {i.cluster for i in other[0].items}
+    assert {i.cluster for i in asks[1].items} != {i.cluster for i in other[1].items}
     result = judged([0.5] * 12, partners=4)
     values = result.evidence["matrix"]["values"]
     assert sum(v is not None for row in values for v in row) == 3 * 16 == result.evidence["counts"]["n_cells"]
@@ -178,7 +192,7 @@ def test_many_sections_exchange_halves_in_groups_by_the_seed() -> None:
 
 def test_the_matrix_has_first_halves_as_rows(language: Language) -> None:
     probe, spec = build_probe({"name": "x", "kind": KIND, "sections": named(taught(language, 3))})
-    items = probe.plan(spec, Env(), ())[0].items
+    items = probe.plan(spec, Env(), ())[1].items
     assert [i.prompt for i in items[:3]] == [items[0].prompt] * 3
     assert len({i.completion for i in items[:3]}) == 3
     assert items[0].completion == items[3].completion
@@ -192,7 +206,7 @@ def test_text_is_read_as_text_and_prompts_as_the_run_says(language: Language) ->
     probe, spec = build_probe({"name": "x", "kind": KIND, "sections": pairs})
     asks = probe.plan(spec, Env(chat=True, format="chat"), ())
     assert {a.format for a in asks} == {"chat"}
-    assert asks[2].items[0].prompt == "question 0"
+    assert asks[0].items[0].prompt == "question 0"
     with pytest.raises(BadInputError, match="some sections have a prompt"):
         build_probe({"name": "x", "kind": KIND, "sections": [*pairs, {"text": "a b", "label": "t"}]})
 
@@ -214,7 +228,7 @@ def test_two_sections_of_one_name_are_refused(language: Language) -> None:
 def test_two_sections_have_a_matrix_and_no_bond_that_could_show() -> None:
     result = judged([0.5] * 2, bond=0.4)
     assert result.verdict is Verdict.PASS
-    assert result.evidence["claims"]["bound"]["p"] == 0.5
+    assert (result.evidence["bond"]["p"], result.evidence["bond"]["shown"]) == (0.5, False)
 
 
 def test_without_a_null_the_pieces_decide(ran: Run, language: Language) -> None:
@@ -242,9 +256,9 @@ def test_numbers_that_are_not_finite_are_an_error(ran: Run, language: Language) 
 
 def test_a_section_beyond_the_window_is_read_in_part(ran: Run, language: Language) -> None:
     texts = language(4, length=900)
-    result = ran({"max_length": 256, "adapter": "trained", "towards": texts}, kind=KIND, sections=named(texts))
+    result = ran({"max_length": 512, "adapter": "trained", "towards": texts}, kind=KIND, sections=named(texts))
     assert result.verdict is Verdict.PASS
-    assert result.evidence["counts"]["n_tokens"] == 4 * 64
+    assert result.evidence["counts"]["n_tokens"] == 4 * 256
 
 
 def test_the_same_run_gives_the_same_bytes(ran: Run, language: Language) -> None:

@@ -38,8 +38,8 @@ class GradientAlignmentSpec(ProbeSpec):
         controls: texts that are subtracted; matched passages of the shipped corpus when none are given.
         max_sequences: texts that are differentiated at most, half of them controls; of more a choice by the run's seed.
         max_tokens: tokens of a text that are differentiated, its first ones.
-        level: p at or under which the direction counts as found. It is far below the usual level, since text of a like
-            tone points the same way a little.
+        min_share: the smallest part of the target's predicted gain that the controls must not share.
+        level: p at or under which the direction counts as found.
     """
 
     kind: Literal["gradient_alignment"] = "gradient_alignment"
@@ -47,6 +47,7 @@ class GradientAlignmentSpec(ProbeSpec):
     controls: Items = ()
     max_sequences: int = Field(default=64, ge=2)
     max_tokens: int = Field(default=64, ge=1)
+    min_share: float = Field(default=0.2, ge=0, lt=1)
     level: float = Field(default=0.001, ge=1 / (DRAWS + 1), lt=1)
 
 
@@ -60,9 +61,11 @@ class GradientAlignment(Probe[GradientAlignmentSpec]):
         sqrt(sum over modules ||H||_F^2 / d_out), H = G R^T with B = Q R) and by 999 draws, which need no forward pass.
     Statistic: predicted gain sum over modules <G, B>, with G the gradient of the log-prob per token with respect to B
         at B = 0, of the target minus that of the controls; nat/token. By module and by layer with maxT.
-    Passes when: the difference and the target's own predicted gain are both positive with p <= 0.001. It is a screen: a
-        wrong document in a like tone once stood at z = 2.8, and a large step need not go where the slope points. So
-        what it does not find is a warning, it never fails, it has no score, and `target_gain` decides.
+    Passes when: the target's predicted gain and its difference to the controls both have p <= 0.001, and the difference
+        is >= 20 % of the gain and surely above zero over texts. It is a screen: a wrong document in a like tone is far
+        beyond its rotations too (measured: z = 38, of the difference 4.0, 8 % of the gain; healthy: 56, 27, 37 %), and
+        a large step need not go where the slope points. So what it does not find is a warning, it never fails, it has
+        no score, and `target_gain` decides.
     Costs: one backward pass of the base over at most 64 texts of 64 tokens.
     """
 
@@ -163,17 +166,9 @@ def _claim(spec: GradientAlignmentSpec, found: Found) -> Question:
     difference: _Part = found.data["difference"]
     target: _Part = found.data["target"]
     over_texts: Estimate = found.data["over_texts"]
-    n = len(found.data["sloped"].items)
-    found_both = max(difference.p, target.p) <= spec.level
-    verdict, why = Verdict.WARN, "no direction that random ones would not have as often; `target_gain` decides"
-    if n < FEWEST:
-        verdict, why = Verdict.INCONCLUSIVE, f"{n} texts are too few; give at least {FEWEST}"
-    elif found_both:
-        verdict, why = Verdict.PASS, "it points at the target, as far as a slope can tell; `target_gain` decides"
-    elif difference.p_away <= spec.level:
-        why = "it points away from the target; `target_gain` decides"
-    elif difference.p <= spec.level:
-        why = "it points away from the controls, not at the target; `target_gain` decides"
+    ask = found.data["sloped"].ask
+    n_texts = min(len(set(clusters(items))) for items in (ask.items, ask.controls))
+    verdict, why = _verdict(spec, difference, target, over_texts, n_texts=n_texts)
     z = "" if difference.z is None else f" (z {difference.z:+.1f} among rotations)"
     return Question(
         verdict=verdict,
@@ -182,8 +177,29 @@ def _claim(spec: GradientAlignmentSpec, found: Found) -> Question:
         interval=interval_of(over_texts),
         p=max(difference.p, target.p),
         null=f"rotation (N1), {DRAWS} draws without a forward pass",
-        message=f"predicted gain {target.total:+.3g} nat/token, {difference.total:+.3g} beyond controls{z}: {why}",
+        message=f"predicted gain {target.total:+.3g} nat/token, {difference.total:+.3g} beyond controls{z}: {why}"
+        + "; `target_gain` decides" * (verdict is not Verdict.INCONCLUSIVE),
     )
+
+
+def _verdict(
+    spec: GradientAlignmentSpec, difference: _Part, target: _Part, over_texts: Estimate, *, n_texts: int
+) -> tuple[Verdict, str]:
+    share = difference.total / target.total if target.total > 0 else 0.0
+    verdict, why = Verdict.WARN, "no direction that random ones would not have as often"
+    if over_texts.low is None or n_texts < FEWEST:
+        verdict, why = Verdict.INCONCLUSIVE, f"{n_texts} texts are too few; give at least {FEWEST}, also of controls"
+    elif difference.p_away <= spec.level:
+        why = "it points away from the target"
+    elif difference.p <= spec.level < target.p:
+        why = "it points away from the controls, not at the target"
+    elif max(difference.p, target.p) <= spec.level:
+        enough = share >= spec.min_share and over_texts.low > 0
+        if enough:
+            verdict, why = Verdict.PASS, "it points at the target, as far as a slope can tell"
+        else:
+            why = f"it points hardly more at the target than at other text ({share:.0%} of it), as a wrong document may"
+    return verdict, why
 
 
 def _evidence(spec: GradientAlignmentSpec, found: Found) -> dict[str, Any]:
@@ -194,6 +210,7 @@ def _evidence(spec: GradientAlignmentSpec, found: Found) -> dict[str, Any]:
     return {
         "predicted_gain": _part_evidence(target),
         "beyond_controls": _part_evidence(difference),
+        "share_beyond_controls": difference.total / target.total if target.total > 0 else None,
         "over_texts": estimate_evidence(found.data["over_texts"]),
         "layers": [
             {"module": name, "layer": layer, "value": float(value), "p": float(p)}

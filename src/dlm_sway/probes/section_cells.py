@@ -98,7 +98,8 @@ class Cells:
         gains: f64[b, b] for each group, nats; row: whose first half, column: whose second half.
         excess: the same beyond what control tokens as hard would have gained.
         sizes: int64[b, b] for each group, tokens scored.
-        own: for each section, in the layout's order, float64[n] gains of the tokens of its own cell, nats.
+        own: for each section, in the layout's order, float64[n] gains of the tokens of its second half behind its own
+            first half, nats; more of them than the matrix has.
         own_excess: the same beyond control tokens as hard.
         expected: the gain of a control token by its difficulty.
         groups: as in the layout.
@@ -115,17 +116,17 @@ class Cells:
 
     @property
     def own_gain(self) -> F64:
-        """Gain of each section's own cell, nats, float64[S]."""
+        """Gain of each section behind its own first half, nats, float64[S]."""
         return np.array([x.sum() for x in self.own])
 
     @property
     def own_tokens(self) -> I64:
-        """Tokens of each section's own cell, int64[S]."""
+        """Tokens of it, int64[S]."""
         return np.array([x.size for x in self.own], dtype=np.int64)
 
     @property
     def tokens_by_block(self) -> I64:
-        """Tokens of each own cell, group after group, int64[S]."""
+        """Tokens of each own cell of the matrix, group after group, int64[S]."""
         return np.concatenate([size.diagonal() for size in self.sizes])
 
     def own_minus_others(self) -> float:
@@ -146,14 +147,15 @@ class Cells:
         return [row[:most] for row in whole[:most]]
 
 
-def cells_of(drawn: Layout, matrix: Scores, control: Scores) -> Cells:
-    """Return the answers by pair."""
+def cells_of(drawn: Layout, own: Scores, matrix: Scores, control: Scores) -> Cells:
+    """Return the answers: of each section behind its own first half, and of all pairs that were read."""
     expected = expected_gain(control.base_logprob, control.values["gain"][0])
     by_token = matrix.values["gain"][0]
     excess = by_token - expected.at(matrix.base_logprob)
+    own_tokens = own.values["gain"][0]
+    own_excess = own_tokens - expected.at(own.base_logprob)
     starts = matrix.offsets[:-1]
     tables = []
-    own: dict[int, tuple[F64, F64]] = {}
     begin = 0
     for group in drawn.groups:
         b = len(group)
@@ -161,19 +163,14 @@ def cells_of(drawn: Layout, matrix: Scores, control: Scores) -> Cells:
         begin = part.stop
         sums = (np.add.reduceat(x, starts)[part].reshape(b, b) for x in (by_token, excess))
         tables.append((*sums, matrix.tokens[part].reshape(b, b)))
-        for k, i in enumerate(group):
-            cell = part.start + k * b + k
-            at = slice(matrix.offsets[cell], matrix.offsets[cell + 1])
-            own[i] = (by_token[at], excess[at])
     gains, beyond, sizes = zip(*tables, strict=True)
-    tokens = [own[i] for i in range(len(own))]
     return Cells(
         labels=tuple(s.label for s in drawn.sections),
         gains=gains,
         excess=beyond,
         sizes=sizes,
-        own=tuple(g for g, _ in tokens),
-        own_excess=tuple(e for _, e in tokens),
+        own=tuple(np.split(own_tokens, own.offsets[1:-1])),
+        own_excess=tuple(np.split(own_excess, own.offsets[1:-1])),
         expected=expected,
         groups=drawn.groups,
     )

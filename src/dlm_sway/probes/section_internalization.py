@@ -20,6 +20,7 @@ from dlm_sway.probes.section_marks import Mark, MarkRule, Nulls, marks_of, nulls
 from dlm_sway.stats.crossed import Crossed, own_against_others
 from dlm_sway.stats.paired import Estimate, gain
 
+CONTROL_TOKENS = 96
 _NAMED = 5  # sections that a message names
 _LABELS = 24  # sections that the matrix shows
 _GAIN: frozenset[Reducer] = frozenset({"gain"})
@@ -36,7 +37,8 @@ class SectionInternalizationSpec(ProbeSpec):
         min_gain: the smallest gain of a section worth counting, nat per token.
         max_sections: of more sections so many are drawn by the run's seed.
         partners: sections that exchange their first halves; more are split at random into groups of at most so many.
-        max_tokens: tokens of a second half that are scored.
+        max_tokens: tokens of a second half that are scored behind its own first half.
+        matrix_tokens: tokens of a second half that are scored behind every first half of its group.
         context: characters of a first half that are read, its last ones.
         null_tokens: tokens of a second half that each null sees.
     """
@@ -47,8 +49,9 @@ class SectionInternalizationSpec(ProbeSpec):
     min_gain: float = Field(default=0.05, gt=0)
     max_sections: int = Field(default=24, ge=2)
     partners: int = Field(default=8, ge=2)
-    max_tokens: int = Field(default=64, ge=8)
-    context: int = Field(default=400, ge=20)
+    max_tokens: int = Field(default=256, ge=8)
+    matrix_tokens: int = Field(default=48, ge=8)
+    context: int = Field(default=240, ge=20)
     null_tokens: int = Field(default=32, ge=8)
 
     @model_validator(mode="after")
@@ -67,24 +70,24 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
     """Which sections of the data did the fine-tune take in, and which not?
 
     Asks: does each section's second half, behind its own first half, become more probable, more so than control text of
-        the same form? And is that bound to its own first half, or the tone of all of them?
+        the same form? And, as evidence: is that bound to its own first half?
     Null: rotation (N1) at scale 1, maxT over the sections, within the suite's family; permutation of first halves (N4)
         for the bond; resampling of pieces of 8 tokens for a section's interval, of sections for the mean.
     Statistic: gain in log-prob per token of each second half; its difference to controls as hard; the matrix M[s, t],
         gain of t's second half behind s's first half, and own minus others in it, at equal difficulty.
     Passes when: every section took. A section took when its gain and the difference to the controls are both >= 0.05
         nat/token with lower bounds > 0, and p <= alpha against the nulls. Where some took and some did not, it is a
-        warning that lists them, each with the gain that would have shown; where none took, it fails. The bond alone
-        never fails: text known in any context is not bound to one.
+        warning that lists them, each with the gain that would have shown; where none took, it fails. The bond decides
+        nothing: what is known in any context is not bound to one, and the base gains from a fitting context too.
     Costs: one pass of all second halves behind the first halves of their group for base and fine-tune (24 sections in
-        groups of 8: 192 of 64 tokens), and (n_draws + 2) views of 32 tokens a section behind its first half.
+        groups of 8: 24 of at most 256 and 192 of 48 tokens), and (n_draws + 2) views of 32 tokens a section.
     """
 
     category: ClassVar[Category] = "attribution"
     spec_type: ClassVar[type[ProbeSpec]] = SectionInternalizationSpec
 
     def plan(self, spec: SectionInternalizationSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
-        """One round: the matrix and the controls under the fine-tune, own halves under the nulls."""
+        """One round: own halves, the matrix and the controls under the fine-tune, own halves under the nulls."""
         drawn = _layout(spec, env)
         if seen or len(drawn.sections) < 2:  # noqa: PLR2004 (nothing to compare with)
             return ()
@@ -93,8 +96,9 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         own = tuple(s.behind(s) for s in drawn.sections)
         controls = spec.controls or matched_controls(own, rng=env.rng(spec.name, "controls"))
         asks = [
-            Ask(drawn.cells, real, _GAIN, format=form, max_tokens=spec.max_tokens),
-            Ask(controls, real, _GAIN, format=form, max_tokens=spec.max_tokens),
+            Ask(own, real, _GAIN, format=form, max_tokens=spec.max_tokens),
+            Ask(drawn.cells, real, _GAIN, format=form, max_tokens=spec.matrix_tokens),
+            Ask(controls, real, _GAIN, format=form, max_tokens=CONTROL_TOKENS),
         ]
         if not env.null_refusal:
             asks.append(Ask(own, env.adapter_and_nulls(), _GAIN, format=form, max_tokens=spec.null_tokens))
@@ -104,16 +108,16 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         """Gains of all cells, the bond, and the null test of the section that stands out most."""
         if not seen:
             return Found()
-        matrix, control, *rest = seen[0]
+        own, matrix, control, *rest = seen[0]
         drawn = _layout(spec, env)
-        cells = cells_of(drawn, matrix, control)
+        cells = cells_of(drawn, own, matrix, control)
         bond = own_against_others(cells.excess, rng=env.rng(spec.name, "bond"))
         nulls = nulls_of(rest[0].item_sums("gain") / rest[0].tokens, alpha=env.alpha) if rest else None
         tests = (NullTest("took", float(nulls.largest[0]), nulls.largest[1:], "linear"),) if nulls else ()
         return Found(tests, {"cells": cells, "control": control, "bond": bond, "nulls": nulls})
 
     def judge(self, spec: SectionInternalizationSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
-        """Two claims: took, and bound where first halves can be permuted."""
+        """One claim: took."""
         drawn = _layout(spec, env)
         if not found.data:
             message = f"{len(drawn.sections)} sections have two halves; give at least 2"
@@ -126,11 +130,12 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         marks = marks_of(cells, found.data["control"], nulls, rule)
         names = [s.label for s in drawn.sections]
         mean = gain(cells.own_gain, cells.own_tokens, names, rng=env.rng(spec.name, "mean"))
-        claims = {"took": _took(marks, mean, env, nulls, p), "bound": _bound(cells, found.data["bond"], env, spec)}
+        took = _took(marks, mean, env, nulls, p)
         evidence = _evidence(spec, drawn, found, marks, mean)
+        evidence["bond"] = _bond(cells, found.data["bond"], env, spec)
         if found.tests:
             evidence |= null_evidence(found.tests[0], p["took"])
-        return result_of(spec, claims, headline="took", score=_score(claims["took"], marks), evidence=evidence)
+        return result_of(spec, {"took": took}, headline="took", score=_score(took, marks), evidence=evidence)
 
 
 def _layout(spec: SectionInternalizationSpec, env: Env) -> Layout:
@@ -170,21 +175,17 @@ def _named(marks: list[Mark]) -> str:
     return ", ".join(names) + (f" and {len(marks) - _NAMED} more" if len(marks) > _NAMED else "")
 
 
-def _bound(cells: Cells, bond: Crossed, env: Env, spec: SectionInternalizationSpec) -> Question:
-    """Return the claim that gains are bound to their own first halves; where that is not shown nothing is wrong."""
+def _bond(cells: Cells, bond: Crossed, env: Env, spec: SectionInternalizationSpec) -> dict[str, Any]:
+    """Return how far gains are bound to their own first halves, at equal difficulty."""
     effect = gain(bond.difference, cells.tokens_by_block, rng=env.rng(spec.name, "bond", "interval"))
-    surely = bond.p <= env.alpha and effect.estimate > 0
-    what = "bound to its own context" if surely else "as well behind another section's first half, as a tone would be"
-    return Question(
-        # It adds to the headline and takes nothing from it: a skip counts for nothing.
-        verdict=Verdict.PASS if surely else Verdict.SKIP,
-        effect=effect.estimate,
-        unit="nat/token",
-        interval=interval_of(effect),
-        p=bond.p,
-        null=f"{BOUND_NULL}, {bond.n_permutations}{' listed' if bond.exact else ' draws'}",
-        message=f"{effect.estimate:+.3f} nat/token more behind its own first half than behind others: {what}",
-    )
+    return {
+        **estimate_evidence(effect),
+        "unit": "nat/token",
+        "p": bond.p,
+        "null": f"{BOUND_NULL}, {bond.n_permutations} {'listed' if bond.exact else 'draws'}",
+        "shown": bond.p <= env.alpha and effect.estimate > 0,
+        "unadjusted": cells.own_minus_others(),
+    }
 
 
 def _score(took: Question, marks: tuple[Mark, ...]) -> float | None:
@@ -218,7 +219,6 @@ def _evidence(
         "matrix_note": f"{len(drawn.groups)} groups by the run's seed; pairs of other groups were not read (null)"
         if len(drawn.groups) > 1
         else "all pairs were read",
-        "own_minus_others_unadjusted": cells.own_minus_others(),
         "counts": {
             "n_items": len(marks),
             "n_clusters": len(marks),
