@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from dlm_sway.core.views import FINETUNED, rotations
 from dlm_sway.engine.ask import Ask, Scores, Sloped, Slopes, TextItem
 from dlm_sway.engine.run import Engine
 from dlm_sway.engine.slopes import slopes
+from dlm_sway.engine.trace import TraceWriter
+from dlm_sway.engine.trace_summary import read_trace
 from dlm_sway.engine.write import answer
 
 TEXTS = tuple(
@@ -77,6 +80,15 @@ def test_slopes_are_answered_beside_other_asks_in_order() -> None:
     found = answer(Engine(dummy()), [Slopes(TEXTS), ask, Slopes(TEXTS[:1])])
     assert [type(f) for f in found] == [Sloped, Scores, Sloped]
     assert found[2].ask.items == TEXTS[:1]  # type: ignore[union-attr]
+
+
+def test_the_trace_says_who_asked(tmp_path: Path) -> None:
+    with TraceWriter(tmp_path / "trace.jsonl") as trace:
+        engine = Engine(dummy(), trace=trace)
+        answer(engine, [Ask(TEXTS, (FINETUNED,), frozenset({"gain"})), Slopes(TEXTS)], askers=["scores", "slopes"])
+    found = read_trace(tmp_path / "trace.jsonl")
+    assert set(found.probes) == {"scores", "slopes"}
+    assert engine.view_tokens_done == found.total.tokens > 9
 
 
 def test_a_backend_without_gradients_is_a_refusal_and_no_error() -> None:

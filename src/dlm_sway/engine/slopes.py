@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -21,11 +22,16 @@ F32: TypeAlias = npt.NDArray[np.float32]
 F64: TypeAlias = npt.NDArray[np.float64]
 
 
-def slopes(engine: Engine, ask: Slopes) -> Sloped:
+def slopes(engine: Engine, ask: Slopes, *, askers: Sequence[str] = ()) -> Sloped:
     """Return the predicted gains, or the refusal of a backend that gives no gradients.
 
     Memory is that of one sequence and of a sum of gradients for each set; what a set's gradients are is reduced to
     singular values before anything leaves.
+
+    Args:
+        engine: holds the model.
+        ask: what to differentiate along.
+        askers: who asks, for the trace.
 
     Raises:
         BadInputError: an item holds nothing to differentiate along.
@@ -38,8 +44,8 @@ def slopes(engine: Engine, ask: Slopes) -> Sloped:
         return _refused(ask, refusal)
     factors = {name: b.astype(np.float64) for name, b in backend.trained_factors().items()}
     with backend.exclusive():
-        target = _of(engine, backend, ask.items, ask, factors)
-        control = _of(engine, backend, ask.controls, ask, factors)
+        work = _Work(engine, backend, ask, factors, tuple(askers))
+        target, control = work.of(ask.items), work.of(ask.controls)
     upper = {name: _upper(b) for name, b in factors.items()}
     means = {"target": target.mean, "control": control.mean}
     means["difference"] = {name: target.mean[name] - control.mean[name] for name in factors}
@@ -82,30 +88,47 @@ class _Set:
         self.tokens[i] += row.n_scored
 
 
-def _of(
-    engine: Engine, backend: GradientBackend, items: Sequence[TextItem], ask: Slopes, factors: Mapping[str, F64]
-) -> _Set:
-    found = _Set(len(items), factors)
-    like = Ask(tuple(items), (), frozenset(), format=ask.format, max_tokens=ask.max_tokens)
-    for i, item in enumerate(items):
-        for row in rows_of(item, like, backend.codec):
-            began = time.perf_counter()
-            gradients: dict[str, F32] = {}
-            if not fits(partial(_into, gradients, backend, row)):
-                raise CannotRunError(
-                    f"out of memory on the gradient of {len(row.ids)} tokens",
-                    where=item.label,
-                    remedy="use a smaller max_tokens, or another device",
-                )
-            if not all(np.isfinite(g).all() for g in gradients.values()):
-                raise CannotRunError(
-                    "a gradient of the base is not finite", where=item.label, remedy="use --dtype fp32"
-                )
-            found.add(i, row, gradients, factors)
-            engine.note(seconds=time.perf_counter() - began, tokens=len(row.ids), views=1, rows=1, scored=row.n_scored)
-    for name in factors:
-        found.mean[name] /= max(1, int(found.tokens.sum()))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Differentiates sets of texts, the model in hand."""
+
+    engine: Engine
+    backend: GradientBackend
+    ask: Slopes
+    factors: Mapping[str, F64]
+    askers: tuple[str, ...]
+
+    def of(self, items: Sequence[TextItem]) -> _Set:
+        """Return the gradients of a set."""
+        found = _Set(len(items), self.factors)
+        like = Ask(tuple(items), (), frozenset(), format=self.ask.format, max_tokens=self.ask.max_tokens)
+        for i, item in enumerate(items):
+            for row in rows_of(item, like, self.backend.codec):
+                found.add(i, row, self._gradients(row, item.label), self.factors)
+        for name in self.factors:
+            found.mean[name] /= max(1, int(found.tokens.sum()))
+        return found
+
+    def _gradients(self, row: Row, where: str) -> dict[str, F32]:
+        began = time.perf_counter()
+        gradients: dict[str, F32] = {}
+        if not fits(partial(_into, gradients, self.backend, row)):
+            raise CannotRunError(
+                f"out of memory on the gradient of {len(row.ids)} tokens",
+                where=where,
+                remedy="use a smaller max_tokens, or another device",
+            )
+        if not all(np.isfinite(g).all() for g in gradients.values()):
+            raise CannotRunError("a gradient of the base is not finite", where=where, remedy="use --dtype fp32")
+        self.engine.note(
+            seconds=time.perf_counter() - began,
+            tokens=len(row.ids),
+            views=1,
+            rows=1,
+            scored=row.n_scored,
+            probes=list(self.askers),
+        )
+        return gradients
 
 
 def _upper(b: F64) -> F64:

@@ -36,7 +36,9 @@ def answer(engine: Engine, wanted: Sequence[Request], *, askers: Sequence[str] =
     """
     asks = [(i, ask) for i, ask in enumerate(wanted) if isinstance(ask, Ask)]
     writes = [(i, ask) for i, ask in enumerate(wanted) if isinstance(ask, Write)]
-    found: dict[int, Answer] = {i: slopes(engine, ask) for i, ask in enumerate(wanted) if isinstance(ask, Slopes)}
+    found: dict[int, Answer] = {
+        i: slopes(engine, ask, askers=askers[i : i + 1]) for i, ask in enumerate(wanted) if isinstance(ask, Slopes)
+    }
     if asks:
         who = [askers[i] for i, _ in asks] if askers else ()
         found |= dict(zip((i for i, _ in asks), engine.answer([ask for _, ask in asks], askers=who), strict=True))
