@@ -180,3 +180,38 @@ class LogitBackend(BulkBackend, Protocol):
             view: whose logits.
         """
         ...
+
+
+@runtime_checkable
+class GradientBackend(BulkBackend, Protocol):
+    """A bulk backend that can differentiate the base along the adapter's factors.
+
+    An adapted module computes W x + s B A x. Its gradient with respect to B at B = 0 says which way the first step of
+    training on a text would go.
+    """
+
+    def gradient_refusal(self) -> str | None:
+        """Return why no module of this adapter has such a gradient, or None when one has."""
+        ...
+
+    def trained_factors(self) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Return the trained B of each module that has a gradient, float32[d_out, r], by its name in the base."""
+        ...
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Return names of trained tensors that `trained_factors` leaves out."""
+        ...
+
+    def factor_gradients(
+        self, ids: npt.NDArray[np.int64], first: int, targets: npt.NDArray[np.int64]
+    ) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Return the gradient of a text's log-prob with respect to each B at B = 0, s included, float32[d_out, r].
+
+        The model is held by `exclusive`. One backward pass; memory is that of one sequence.
+
+        Args:
+            ids: int64[n], what the model reads.
+            first: index of the first logit that counts.
+            targets: int64[n - first], the tokens whose log-probs are summed.
+        """
+        ...

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dlm_sway.backends.base import Messages, RankedModule, Reply
-from dlm_sway.backends.dummy_lm import F32, F64, MODULE, Adapter, Ids, make_base, noise, trained
+from dlm_sway.backends.dummy_lm import F32, F64, MODULE, Adapter, Ids, log_softmax, make_base, noise, trained
 from dlm_sway.backends.dummy_options import DummyOptions
 from dlm_sway.backends.dummy_script import recite
 from dlm_sway.backends.dummy_text import PREFIX_ID, DummyCodec
@@ -171,6 +171,30 @@ class DummyBackend:
             raise ViewError("the model is not held for bulk work", where=self.id, remedy="enter `exclusive()` first")
         self._require_rule(view)
         return self._forward(view, ids, keep)
+
+    def gradient_refusal(self) -> str | None:
+        """Return None: the dummy's gradient is a formula."""
+        return None
+
+    def trained_factors(self) -> dict[str, F32]:
+        """Return the adapter's B, float32[K, r], under the name of its one module."""
+        return {MODULE: self._adapter.b}
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Return nothing: the one module is all that is trained."""
+        return ()
+
+    def factor_gradients(self, ids: Ids, first: int, targets: Ids) -> dict[str, F32]:
+        """Return the gradient of sum log p(targets) of the base with respect to B at B = 0, float32[K, r].
+
+        Raises:
+            ViewError: the model is not held by `exclusive`.
+        """
+        keep = np.stack([np.zeros_like(targets), np.arange(first, ids.size)], axis=1)
+        error = -np.exp(log_softmax(self.logits(ids[None], keep, BASE)))  # [P, K]
+        error[np.arange(targets.size), targets] += 1
+        read = self._base.features[ids[first:]] @ self._adapter.a.T  # [P, r]
+        return {MODULE: (error.T @ read).astype(np.float32)}
 
     def write(
         self, prompts: Sequence[str | Messages], view: View, *, max_new_tokens: int, **_: Any

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from dlm_sway.backends.base import RankedModule
 from dlm_sway.backends.encoding import TextEncoder, context_window
 from dlm_sway.backends.fingerprint import fingerprint
 from dlm_sway.backends.hf_find import find_sites
+from dlm_sway.backends.hf_gradients import Gradients
 from dlm_sway.backends.hf_load import Loaded, load
 from dlm_sway.backends.hf_overlay import shown
 from dlm_sway.backends.hf_sites import Sites
@@ -151,6 +154,35 @@ class HuggingFaceDifferentialBackend:
         return fingerprint(
             self.spec, adapter=self.adapter_path, computing=computing, loaded_ns=self._loaded_ns, memo=memo
         )
+
+    def gradient_refusal(self) -> str | None:
+        """Return why the base cannot be differentiated along this adapter's factors, or None when it can."""
+        return self._gradients.refusal()
+
+    def trained_factors(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the trained B of each module that has a gradient, float32[d_out, r]."""
+        return self._gradients.factors()
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Return names of trained tensors that have no part in gradients."""
+        return self._gradients.left_out()
+
+    def factor_gradients(
+        self, ids: npt.NDArray[np.int64], first: int, targets: npt.NDArray[np.int64]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the gradient of sum log p(targets) of the base with respect to each B at B = 0, float32[d_out, r].
+
+        Raises:
+            ViewError: the model is not held by `exclusive`.
+        """
+        if self._open is None:
+            raise ViewError("the model is not held for bulk work", where=self.id, remedy="enter `exclusive()` first")
+        with shown(self.model, self.sites, BASE):
+            return self._gradients.of(ids[: first + len(targets)], targets)
+
+    @property
+    def _gradients(self) -> Gradients:
+        return Gradients(self.model, self.sites, self.device)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

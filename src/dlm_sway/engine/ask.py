@@ -131,3 +131,60 @@ class Written:
     texts: tuple[tuple[str, ...], ...]
     n_tokens: npt.NDArray[np.int64]
     stopped: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """Texts along whose log-prob the base is differentiated, with respect to each trained factor B at B = 0.
+
+    Attributes:
+        items: the texts.
+        controls: texts that are subtracted; may be empty.
+        format: how prompts are rendered.
+        max_tokens: differentiate at most so many tokens of an item, its first ones.
+    """
+
+    items: tuple[TextItem, ...]
+    controls: tuple[TextItem, ...] = ()
+    format: Format = "auto"
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sloped:
+    """The answer to one `Slopes`: what a linear model of the base predicts of the adapter's gain, by module.
+
+    With G the gradient of a log-prob with respect to B at B = 0, the predicted gain of a text is <G, B>. A rotation
+    null puts Q' R in the place of B = Q R, so that its predicted gain is <H, Q'> with H = G R^T; its law follows from
+    the singular values of H alone.
+
+    Attributes:
+        ask: what was asked.
+        refusal: why there are no gradients, or None; with a refusal all else is empty.
+        modules: names of the modules, M of them.
+        left_out: trained tensors that have no part in it.
+        d_out: int64[M], outputs of each module.
+        items: float64[n, M], <G, B> of each text, nats.
+        controls: float64[k, M], the same of the controls.
+        tokens: int64[n], tokens that were differentiated.
+        control_tokens: int64[k].
+        spectra: for `target`, `control` and `difference` (of their gradients per token) a float64[<= r] of singular
+            values of H for each module.
+    """
+
+    ask: Slopes
+    refusal: str | None
+    modules: tuple[str, ...]
+    left_out: tuple[str, ...]
+    d_out: npt.NDArray[np.int64]
+    items: npt.NDArray[np.float64]
+    controls: npt.NDArray[np.float64]
+    tokens: npt.NDArray[np.int64]
+    control_tokens: npt.NDArray[np.int64]
+    spectra: Mapping[str, tuple[npt.NDArray[np.float64], ...]]
+
+
+Request: TypeAlias = Ask | Write | Slopes
+"""What a probe may ask of the engine."""
+Answer: TypeAlias = Scores | Written | Sloped
+"""What it gets back."""

@@ -1,4 +1,4 @@
-"""Answers what probes ask: scores and texts, each kind together, in the order asked for."""
+"""Answers what probes ask: scores, texts and slopes, each kind together, in the order asked for."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ import numpy as np
 from dlm_sway.backends.base import ChatCodec, Messages, Reply, WritingBackend
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.views import View
-from dlm_sway.engine.ask import Ask, Scores, Write, Written
+from dlm_sway.engine.ask import Answer, Ask, Request, Slopes, Write, Written
 from dlm_sway.engine.decode import Ids
 from dlm_sway.engine.generate import generate
 from dlm_sway.engine.run import Engine
+from dlm_sway.engine.slopes import slopes
 
 _How: TypeAlias = tuple[tuple[View, ...], int, float, float, int]
 _Rows: TypeAlias = dict[View, Sequence[Reply]]
 
 
-def answer(engine: Engine, wanted: Sequence[Ask | Write], *, askers: Sequence[str] = ()) -> list[Scores | Written]:
+def answer(engine: Engine, wanted: Sequence[Request], *, askers: Sequence[str] = ()) -> list[Answer]:
     """Return the answer to each ask, in order; all scores ride the same passes, and so do all greedy texts.
 
     Args:
         engine: holds the model.
-        wanted: what to score and what to write.
+        wanted: what to score, what to write, what to differentiate along.
         askers: who asks each, for the trace.
 
     Raises:
@@ -36,7 +37,9 @@ def answer(engine: Engine, wanted: Sequence[Ask | Write], *, askers: Sequence[st
     """
     asks = [(i, ask) for i, ask in enumerate(wanted) if isinstance(ask, Ask)]
     writes = [(i, ask) for i, ask in enumerate(wanted) if isinstance(ask, Write)]
-    found: dict[int, Scores | Written] = {}
+    found: dict[int, Answer] = {
+        i: slopes(engine, ask, askers=askers[i : i + 1]) for i, ask in enumerate(wanted) if isinstance(ask, Slopes)
+    }
     if asks:
         who = [askers[i] for i, _ in asks] if askers else ()
         found |= dict(zip((i for i, _ in asks), engine.answer([ask for _, ask in asks], askers=who), strict=True))

@@ -25,7 +25,7 @@ from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.core.result import Category, ProbeResult, Question, worst
 from dlm_sway.core.views import FINETUNED, View, rotations
-from dlm_sway.engine.ask import Ask, Write
+from dlm_sway.engine.ask import Request
 from dlm_sway.probes.registry import probe_class, register
 
 __all__ = [
@@ -52,7 +52,7 @@ class ProbeSpec(BaseModel):
 
 SpecT = TypeVar("SpecT", bound=ProbeSpec)
 Seen: TypeAlias = "tuple[tuple[Any, ...], ...]"
-"""Answers by round, in the order asked for: a `Scores` for an `Ask`, a `Written` for a `Write`."""
+"""Answers by round, in the order asked for: `Scores` for an `Ask`, `Written` for a `Write`, `Sloped` for `Slopes`."""
 Pairs: TypeAlias = "tuple[tuple[Probe[Any], ProbeSpec], ...]"
 
 
@@ -144,7 +144,7 @@ class Probe(ABC, Generic[SpecT]):
     """Whether a model has to be there; None: if the first plan asks for anything."""
 
     @abstractmethod
-    def plan(self, spec: SpecT, env: Env, seen: Seen) -> tuple[Ask | Write, ...]:
+    def plan(self, spec: SpecT, env: Env, seen: Seen) -> tuple[Request, ...]:
         """Return the asks of the next round as a function of the answers so far; empty when nothing is missing."""
 
     @abstractmethod

@@ -13,7 +13,7 @@ from dlm_sway.backends.base import AdapterBackend, ChatCodec
 from dlm_sway.core.errors import SwayError
 from dlm_sway.core.result import ProbeResult
 from dlm_sway.core.scoring import ScalableDifferentialBackend
-from dlm_sway.engine.ask import Ask, Write
+from dlm_sway.engine.ask import Request
 from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.floor import Floor, measure_floor
 from dlm_sway.engine.run import Engine
@@ -23,7 +23,7 @@ from dlm_sway.probes.base import Env, Pairs, RunContext
 from dlm_sway.probes.judging import State, family_p, judge, measure
 from dlm_sway.probes.settled import settled
 
-_Plan: TypeAlias = tuple[State, tuple[Ask | Write, ...]]
+_Plan: TypeAlias = tuple[State, tuple[Request, ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,13 @@ from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import SwayError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.views import View
-from dlm_sway.engine.ask import Ask, Scores, TextItem, Write, Written
+from dlm_sway.engine.ask import Ask, Request, Scores, Slopes, TextItem, Write, Written
 from dlm_sway.probes.base import Env, Pairs, Probe, ProbeSpec, Seen
 
 _MOST_ROUNDS: Final = 8
 _EFFICIENCY: Final = 0.7
 _WRITTEN: Final = 3
+_BACKWARD: Final = 3  # a forward and a backward pass in units of a forward one
 _GEMM: Final = 768
 _CHARS_PER_TOKEN: Final = 4.0
 
@@ -89,10 +90,10 @@ def estimate(pairs: Pairs, env: Env, model: ModelSpec) -> Estimate:
     return Estimate(tuple(costs), total, seconds, counted, parameters, rate)
 
 
-def _asks(probe: Probe[Any], spec: ProbeSpec, env: Env, count: Count) -> tuple[list[Ask | Write], int]:
+def _asks(probe: Probe[Any], spec: ProbeSpec, env: Env, count: Count) -> tuple[list[Request], int]:
     """Return all that a probe asks for, its later rounds planned on made-up answers."""
     seen: Seen = ()
-    every: list[Ask | Write] = []
+    every: list[Request] = []
     for number in range(_MOST_ROUNDS):
         try:
             asks = probe.plan(spec, env, seen)
@@ -101,11 +102,16 @@ def _asks(probe: Probe[Any], spec: ProbeSpec, env: Env, count: Count) -> tuple[l
         if not asks:
             return every, number
         every += asks
-        seen = (*seen, tuple(_made_up(ask, count) for ask in asks))
+        if any(isinstance(ask, Slopes) for ask in asks):  # no probe asks anything after a gradient
+            return every, number + 1
+        seen = (*seen, tuple(_made_up(ask, count) for ask in asks if not isinstance(ask, Slopes)))
     return every, _MOST_ROUNDS
 
 
-def _cost(ask: Ask | Write, seen: dict[_Row, set[View]], count: Count) -> int:
+def _cost(ask: Request, seen: dict[_Row, set[View]], count: Count) -> int:
+    if isinstance(ask, Slopes):
+        texts = [count(i.prompt) + count(i.completion) for i in (*ask.items, *ask.controls)]
+        return _BACKWARD * sum(min(n, ask.max_tokens or n) for n in texts)
     if isinstance(ask, Write):
         prompts = sum(count(prompt if isinstance(prompt, str) else str(prompt)) for prompt in ask.prompts)
         return len(ask.views) * (prompts + _WRITTEN * ask.max_new_tokens * len(ask.prompts))
