@@ -136,7 +136,8 @@ def _merged(labels: list[int], sections: Sequence[Section], key: Callable[[Secti
         return label
 
     for label, section in zip(labels, sections, strict=True):
-        if name := key(section):
+        name = key(section)
+        if name not in (None, ""):
             a, b = sorted((root(label), root(first.setdefault(name, label))))
             parents[b] = a
     return [root(label) for label in labels]
