@@ -142,7 +142,8 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
         ("{}", "has no keys; a line holds `text`, or `prompt` and `completion`"),
         ('{"a": 1, "b": 2}', "has `a`, `b`; a line holds"),
         ('{"txt": "a"}', "did you mean `text` where it says `txt`"),
-        ('{"instruction": "a", "output": "b"}', "did you mean `prompt` where it says `instruction`"),
+        ('{"instruction": "a", "response": "b"}', "`output` is missing; did you mean `output` where"),
+        ('{"question": "a", "answer": "b"}', "did you mean `prompt` where it says `question`"),
         ('{"prompt": "a", "response": "b"}', "`completion` is missing; did you mean `completion` where it says `resp"),
         ('{"completion": "b"}', "`prompt` is missing; a line holds"),
         ('{"text": "a", "prompt": "b"}', "holds both `text` and `prompt`/`completion`; keep one"),
@@ -164,8 +165,8 @@ def test_a_bad_line_is_named_with_its_number(tmp_path: Path, line: str, what: st
     assert caught.value.where == str(tmp_path / "data.jsonl") + ":3"
 
 
-def test_a_pretty_printed_array_gets_the_command_that_converts_it(tmp_path: Path) -> None:
-    assert "jq -c '.[]' FILE" in _fault(tmp_path, '[\n  {"text": "a"}\n]\n', "data.json").one_line()
+def test_a_pretty_printed_array_in_a_file_named_jsonl_gets_the_name_that_is_read(tmp_path: Path) -> None:
+    assert "is read from a file named .json" in _fault(tmp_path, '[\n  {"text": "a"}\n]\n', "data.jsonl").one_line()
 
 
 def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from dlm_sway.cli import (
+    autogen,
     cache,
     check,
     console,
@@ -62,6 +63,7 @@ app.command("check", epilog=_EPILOG)(check.check)
 app.command("run", epilog=_EPILOG)(run_command.run)
 app.command("gate", epilog=_EPILOG)(gate.gate)
 app.command("inspect", epilog=_EPILOG)(inspect.inspect)
+app.command("autogen")(autogen.autogen)
 app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)

@@ -54,9 +54,9 @@ def check(
 ) -> None:
     """Answer six questions about an adapter: is it sound, applied, learned, on target, general, harmless?
 
-    FILE is text: paragraphs parted by blank lines, else a line each.
-    Or it is JSONL with text, or prompt and completion, on each line, and
-    optionally cluster, which keeps lines of one document together.
+    FILE is text, Markdown, JSON, JSONL, Parquet, a .dlm document or a data
+    set: texts, prompts with completions, instructions, conversations, tool
+    calls or preferences. A key cluster keeps records of one document together.
 
     The environment can set every option: --held-out is SWAY_HELD_OUT.
     """
@@ -96,7 +96,7 @@ def validate(adapter: Path, *, data: Path | None, held_out: Path | None, n_draws
         BadInputError: what cannot be used, where, and how to mend it.
     """
     from dlm_sway.adapters.config import load_config
-    from dlm_sway.data.readers import read_items
+    from dlm_sway.data.readers import read_sections
 
     if n_draws < _MIN_DRAWS:
         what = f"--draws {n_draws} is too few: p is at least 1/{n_draws + 1}, so nothing could reach 0.05"
@@ -104,8 +104,9 @@ def validate(adapter: Path, *, data: Path | None, held_out: Path | None, n_draws
     load_config(adapter)
     for path in (data, held_out):
         if path is not None:
-            read_items(path)
-    if data is not None and held_out is not None and data.samefile(held_out):
+            for _ in read_sections(path):
+                pass
+    if data is not None and held_out is not None and _same(data, held_out):
         what = "--held-out is the same file as --data, so nothing in it was held out"
         raise BadInputError(what, where=held_out, remedy="give text of the same kind that was not trained on")
 
@@ -119,6 +120,10 @@ def finish(result: CheckResult, json_path: Path | None) -> None:
 
     deliver(json_path, lambda: to_json(result), lambda: print_check(result, stdout_console()))
     raise typer.Exit(int(result.exit_code))
+
+
+def _same(data: Path, held_out: Path) -> bool:
+    return data == held_out or (data.exists() and held_out.exists() and data.samefile(held_out))
 
 
 def _expanded(path: Path | None) -> Path | None:

@@ -1,30 +1,25 @@
-"""Users' data: text by paragraph or line, and JSONL.
+"""Users' data: from any source that a reader knows to sections, and from sections to what is scored.
 
-A file is JSONL when it is named `.jsonl` or `.json`, or when its first line that is not blank is a JSON object. Every
-line is one object with the key `text`, or the keys `prompt` and `completion`, and optionally `cluster`: lines of one
-cluster (a document, a template, a set of paraphrases) vary together and are counted as one in every interval.
-
-Any other file is text. Where a blank line stands between paragraphs, each paragraph is an item; otherwise each line.
+Readers are found by a source's name (`data/registry.py`): text, Markdown, JSONL, JSON, Parquet, `.dlm` documents and
+data sets. Lines of one `cluster` (a document, a template, a set of paraphrases) vary together and are counted as one in
+every interval.
 """
 
 from __future__ import annotations
 
-import codecs
-import difflib
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.data.jsonl import is_object, parse_line
+from dlm_sway.core.sections import Section
+from dlm_sway.data.conversations import as_prompt, as_text, replies
+from dlm_sway.data.files import file_hash
+from dlm_sway.data.paragraphs import joined, numbered, paragraphs
+from dlm_sway.data.reading import Record, Skipped, Tally
+from dlm_sway.data.registry import reader_for
 
-_JSONL_SUFFIXES: Final = (".jsonl", ".json", ".ndjson")
-_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-Line: TypeAlias = tuple[int, str]
-"""A line that is not blank: its 1-based number, and its text without the line's end."""
+__all__ = ["DataItem", "file_hash", "items_of", "read_items", "read_records", "read_sections"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,116 +41,81 @@ class DataItem:
     cluster: str
 
 
-def read_items(path: Path) -> tuple[DataItem, ...]:
-    """Return the items of a text or JSONL file, in the file's order; at least one.
-
-    The file is read line by line. A byte order mark is accepted.
+def read_records(source: Path | str) -> Iterator[Record]:
+    """Yield the records of a source in its order: sections, and what is left out with the reason.
 
     Raises:
-        BadInputError: no such file, a directory, not UTF-8 (the remedy names the encoding that it looks like), nothing
-            but blanks, or a line of JSONL that is not of a known shape. `where` is `file` or `file:line`.
+        BadInputError: there is no such source, it holds nothing, or a record is malformed; `where` is `file` or
+            `file:line`.
+        MissingExtraError: a package that reads the format is not installed.
     """
-    lines = list(_lines(path))
-    filled = [line for line in lines if line[1].strip()]
-    if not filled:
-        raise BadInputError("holds no text", where=path, remedy="put a paragraph or a JSON object on each line")
-    if path.suffix.lower() in _JSONL_SUFFIXES or is_object(filled[0][1]):
-        return tuple(_from_json(path, line) for line in filled)
-    return tuple(_from_text(path, block) for block in _blocks(lines))
+    empty = True
+    for record in reader_for(str(source)).read(str(source)):
+        empty = False
+        yield record
+    if empty:
+        raise BadInputError("holds no text", where=source, remedy="put a paragraph or a JSON object on each line")
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes as 64 hexadecimal digits.
+def read_sections(source: Path | str, tally: Tally | None = None) -> Iterator[Section]:
+    """Yield the sections of a source and count what is left out in `tally`.
 
     Raises:
-        BadInputError: the file cannot be read.
+        BadInputError: as `read_records`, or nothing in it can be used.
     """
-    _require_file(path)
-    try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError as exc:
-        raise _unreadable(path, exc) from exc
+    tally = Tally() if tally is None else tally
+    before = tally.used
+    yield from tally.sections(read_records(source))
+    if tally.used == before:
+        what = f"holds nothing that can be used: {tally.summary}"
+        raise BadInputError(what, where=next(iter(tally.first.values()), source), remedy="mend or replace the file")
 
 
-def _lines(path: Path) -> Iterator[Line]:
-    _require_file(path)
-    offset = 0
-    try:
-        with path.open("rb") as handle:
-            for number, raw in enumerate(handle, start=1):
-                yield number, _decode(raw, path, number, offset)
-                offset += len(raw)
-    except OSError as exc:
-        raise _unreadable(path, exc) from exc
+def read_items(source: Path | str) -> tuple[DataItem, ...]:
+    """Return what is scored of a source, in its order; at least one, and every record counts.
+
+    Raises:
+        BadInputError: as `read_records`, or a record is of no use, such as an empty line of JSONL.
+    """
+    return tuple(item for section in _every(read_records(source)) for item in items_of(section))
 
 
-def _require_file(path: Path) -> None:
-    try:
-        found, regular, folder = path.exists(), path.is_file(), path.is_dir()
-    except (OSError, ValueError) as exc:
-        raise BadInputError(f"not a usable path: {exc}", where=str(path), remedy="name a file that exists") from exc
-    if folder:
-        raise BadInputError("is a directory, not a file", where=path, remedy="name one text or JSONL file in it")
-    if not found:
-        raise BadInputError("no such file", where=path, remedy=_neighbour(path))
-    if not regular:
-        what = "is no regular file, and sway reads its data more than once"
-        raise BadInputError(what, where=path, remedy="save it to a file first")
+def items_of(section: Section) -> tuple[DataItem, ...]:
+    """Return what is scored of a section: paragraphs of prose, replies of a conversation, else its one answer.
+
+    A preference gives the chosen reply. Replies of one conversation are a cluster.
+    """
+    if section.by_paragraph:
+        blocks = paragraphs(numbered(section.completion, section.line), code=True)
+        return tuple(_item(section, "", joined(block), block[0][0]) for block in blocks)
+    if section.messages:
+        return tuple(_replies(section))
+    return (_item(section, section.prompt, section.completion, section.line),)
 
 
-def _neighbour(path: Path) -> str:
-    try:
-        names = [p.name for p in path.parent.iterdir()]
-    except OSError:
-        names = []
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return f"did you mean {path.with_name(near[0])}?" if near else "check the path"
+def _every(records: Iterable[Record]) -> Iterator[Section]:
+    for record in records:
+        if isinstance(record, Skipped):
+            if record.reason in _NO_LOSS:
+                continue
+            raise record.as_error()
+        yield record
 
 
-def _unreadable(path: Path, exc: OSError) -> BadInputError:
-    return BadInputError(f"cannot be read: {exc.strerror}", where=path, remedy="check the file's permissions")
+# Marks of a document that never held text to learn.
+_NO_LOSS = frozenset({"front matter", "headings without text"})
 
 
-def _decode(raw: bytes, path: Path, number: int, offset: int) -> str:
-    """Return one line as text; `offset` is where it starts in the file, for the message."""
-    body = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-    start = offset + len(raw) - len(body)
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        what = f"is not UTF-8: byte 0x{body[exc.start]:02x} at offset {start + exc.start} of the file"
-        raise BadInputError(what, where=f"{path}:{number}", remedy=_convert(raw)) from exc
-    if "\0" in text:
-        what = f"holds a NUL byte at offset {start + body.index(0)} of the file, so it is no text"
-        raise BadInputError(what, where=f"{path}:{number}", remedy="name a text file or convert it to UTF-8")
-    return text.rstrip("\r\n")
+def _replies(section: Section) -> Iterator[DataItem]:
+    at = replies(section.messages)
+    for i in at:
+        text = as_text(section.messages[i])
+        if text.strip():
+            cluster = section.cluster or section.where
+            prompt = as_prompt(section.messages[:i])
+            yield DataItem(prompt, text, section.source, section.line, cluster)
 
 
-def _convert(raw: bytes) -> str:
-    encoding = "UTF-16" if raw.startswith(_UTF16) else "LATIN1"
-    return f"save it as UTF-8, for instance with `iconv -f {encoding} -t UTF-8`"
-
-
-def _from_json(path: Path, line: Line) -> DataItem:
-    number, text = line
-    record = parse_line(text, where=f"{path}:{number}")
-    cluster = record.cluster if record.cluster is not None else f"{path}:{number}"
-    return DataItem(record.prompt, record.completion, str(path), number, cluster)
-
-
-def _blocks(lines: list[Line]) -> list[list[Line]]:
-    """Return the paragraphs where there are several, else each line by itself."""
-    paragraphs: list[list[Line]] = [[]]
-    for line in lines:
-        if line[1].strip():
-            paragraphs[-1].append(line)
-        elif paragraphs[-1]:
-            paragraphs.append([])
-    found = [block for block in paragraphs if block]
-    return found if len(found) > 1 else [[line] for line in found[0]]
-
-
-def _from_text(path: Path, block: list[Line]) -> DataItem:
-    number = block[0][0]
-    return DataItem("", "\n".join(text for _, text in block), str(path), number, f"{path}:{number}")
+def _item(section: Section, prompt: str, completion: str, line: int) -> DataItem:
+    cluster = section.cluster if section.cluster is not None else f"{section.source}:{line}"
+    return DataItem(prompt, completion, section.source, line, cluster)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.data.readers import DataItem, read_items
+from dlm_sway.data.choose import MOST_ITEMS, text_items
+from dlm_sway.data.material import Source, read_material
+from dlm_sway.data.readers import items_of
 from dlm_sway.engine.ask import TextItem
 from dlm_sway.probes.base import Pairs
 from dlm_sway.probes.delta_kl import DeltaKL, DeltaKLSpec
 from dlm_sway.probes.external_perplexity import ExternalPerplexity, ExternalPerplexitySpec
 from dlm_sway.probes.target_gain import TargetGain, TargetGainSpec
+
+_LOGGER: Final = logging.getLogger(__name__)
 
 FEWEST_DRAWS: Final = 19  # a rank p-value is at least 1 / (draws + 1), so fewer can never reach 0.05
 QUICK_DRAWS: Final = 19
@@ -64,7 +69,7 @@ def read_request(
     if n_draws < FEWEST_DRAWS:
         what = f"{n_draws} draws are too few: p is at least 1/{n_draws + 1}, so nothing could reach 0.05"
         raise BadInputError(what, remedy=f"ask for {FEWEST_DRAWS} draws or more")
-    items, unseen = _items(data), _items(held_out)
+    items, unseen = _items(data, seed), _items(held_out, seed)
     _require_apart(data, held_out)
     return Request(
         adapter=adapter,
@@ -78,12 +83,17 @@ def read_request(
     )
 
 
-def _items(path: Path | None) -> tuple[TextItem, ...]:
-    return () if path is None else tuple(_text_item(i) for i in read_items(path))
-
-
-def _text_item(item: DataItem) -> TextItem:
-    return TextItem(item.prompt, item.completion, item.cluster, f"{Path(item.source).name}:{item.line}")
+def _items(path: Path | None, seed: int) -> tuple[TextItem, ...]:
+    """Return what is scored of a file, and warn of what is not."""
+    if path is None:
+        return ()
+    material = read_material((Source(str(path)),), seed=seed)
+    (tally,) = material.tallies
+    if tally.skipped or tally.cut or tally.kept is not None:
+        _LOGGER.warning(material.summaries[0])
+    if (n := sum(len(items_of(section)) for section in material.sections)) > MOST_ITEMS:
+        _LOGGER.warning("%s: %s texts in it, of which %s are read, drawn by the seed", path, f"{n:,}", MOST_ITEMS)
+    return text_items(material.sections, seed=seed)
 
 
 def _require_apart(data: Path | None, held_out: Path | None) -> None:
@@ -92,7 +102,7 @@ def _require_apart(data: Path | None, held_out: Path | None) -> None:
     if data is None:
         what = "held-out text is judged beside what the adapter was trained on, and no data is named"
         raise BadInputError(what, where=held_out, remedy="name that too, with --data")
-    if data.samefile(held_out):
+    if data == held_out or (data.exists() and held_out.exists() and data.samefile(held_out)):
         what = "is the same file as the data, so nothing in it was held out"
         raise BadInputError(what, where=held_out, remedy="give text of the same kind that was not trained on")
 

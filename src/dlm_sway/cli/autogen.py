@@ -1,0 +1,100 @@
+"""`sway autogen`: write the suite that tests an adapter from the data that it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from dlm_sway.cli.options import Base, Draws, Seed, ready_to_write
+from dlm_sway.core.errors import BadInputError
+
+if TYPE_CHECKING:
+    from dlm_sway.data.autogen import Written
+
+_MIN_DRAWS: Final = 19
+
+
+def autogen(
+    data: Annotated[
+        list[str], typer.Argument(metavar="DATA...", help="What it was trained on: files, folders, ids; NAME=WEIGHT.")
+    ],
+    *,
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", metavar="DIR", help="The adapter; of a .dlm document it is found.")
+    ] = None,
+    base: Base = None,
+    held_out: Annotated[
+        str, typer.Option("--held-out", metavar="WHAT", help="A file, a share such as 0.2 or 20%, or auto.")
+    ] = "auto",
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="TIME", help="What a run may take: 2m, 10m, 1h.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The suite to write; - for standard output.")
+    ] = Path("sway.yaml"),
+    n_draws: Draws = 39,
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a suite from training data: the probes it can feed, how decisive each is, and what was left out.
+
+    DATA is text, Markdown, JSON, JSONL, Parquet, a .dlm document, or a data
+    set's folder or id. No model is loaded.
+    """
+    from dlm_sway.core.files import write_atomic
+    from dlm_sway.data.autogen import autogen as write_suite
+    from dlm_sway.data.cost import parse_budget
+    from dlm_sway.data.material import parse_source
+    from dlm_sway.data.splits import parse_held_out
+
+    if n_draws < _MIN_DRAWS:
+        what = f"--draws {n_draws} is too few: p is at least 1/{n_draws + 1}, so nothing could reach 0.05"
+        raise BadInputError(what, remedy=f"give --draws {_MIN_DRAWS} or more")
+    seconds = None if budget is None else parse_budget(budget)
+    target = None if str(out) == "-" else ready_to_write(out)
+    if target is not None and target.exists() and not force:
+        raise BadInputError("is there already", where=target, remedy="name another file with -o, or give --force")
+    written = write_suite(
+        [parse_source(name) for name in data],
+        adapter=None if adapter is None else adapter.expanduser(),
+        base=base,
+        held_out=parse_held_out(held_out),
+        budget=seconds,
+        draws=n_draws,
+        seed=seed,
+        beside=None if target is None else target.parent,
+    )
+    if target is None:
+        typer.echo(written.text, nl=False)
+        return
+    write_atomic(target, written.text)
+    _show(written, target)
+
+
+def _show(written: Written, target: Path) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from dlm_sway.cli.console import stdout_console
+    from dlm_sway.data.cost import clock, seconds
+    from dlm_sway.report.layout import print_trimmed
+    from dlm_sway.report.text import clean
+
+    console, plan = stdout_console(), written.plan
+    lines = [*written.material.summaries, plan.feed.split.how, *written.notes]
+    for line in [*lines, *(f"cannot be tested: {what}" for what in plan.feed.split.cannot)]:
+        console.print(Text(clean(line)), soft_wrap=True)
+    console.print()
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for probe in plan.probes:
+        time = clock(seconds(probe.view_tokens, plan.weights))
+        table.add_row(Text(clean(probe.kind), "bold"), Text(time), Text(clean(probe.power)))
+    for left in plan.left_out:
+        table.add_row(Text(clean(left.kind), "dim"), Text("-", "dim"), Text(clean(f"left out: {left.why}"), "dim"))
+    print_trimmed(table, console)
+    console.print()
+    console.print(Text(clean(f"{target}: {len(plan.probes)} probes, about {clock(plan.seconds)}")), soft_wrap=True)
+    if written.adapter is None:
+        console.print(Text("Put the directory of your adapter under `models` first."), soft_wrap=True)

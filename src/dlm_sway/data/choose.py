@@ -1,0 +1,51 @@
+"""What probes read of the data: items in a random order that is balanced over clusters, and never more than asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+
+from dlm_sway.core.determinism import stream
+from dlm_sway.core.sections import Section
+from dlm_sway.data.readers import DataItem, items_of
+from dlm_sway.engine.ask import TextItem
+
+T = TypeVar("T")
+
+MOST_ITEMS: Final = 256
+"""Texts of one side that a check reads: with more, only the intervals of an effect already decided would shrink."""
+
+
+def text_items(sections: Iterable[Section], *, most: int = MOST_ITEMS, seed: int = 0) -> tuple[TextItem, ...]:
+    """Return what is scored of sections, in their order; at most `most`, drawn cluster by cluster where there are more.
+
+    The draw depends on the content's place and the seed alone, never on a score.
+    """
+    items = [item for section in sections for item in items_of(section)]
+    kept = drawn(items, [item.cluster for item in items], most=most, seed=seed)
+    return tuple(as_text_item(item) for item in kept)
+
+
+def as_text_item(item: DataItem) -> TextItem:
+    """Return an item as the engine takes it, labelled `file:line`."""
+    return TextItem(item.prompt, item.completion, item.cluster, f"{Path(item.source).name}:{item.line}")
+
+
+def drawn(values: Sequence[T], clusters: Sequence[str], *, most: int, seed: int) -> list[T]:
+    """Return at most `most` values in their order: one of each cluster in a random order, then a second of each."""
+    if len(values) <= most:
+        return list(values)
+    by_cluster: dict[str, list[int]] = {}
+    for i in stream(seed, "items").permutation(len(values)):
+        by_cluster.setdefault(clusters[int(i)], []).append(int(i))
+    rounds = max(map(len, by_cluster.values()))
+    order = [places[r] for r in range(rounds) for places in by_cluster.values() if r < len(places)]
+    return [values[i] for i in sorted(order[:most])]
+
+
+def n_clusters(items: Sequence[TextItem]) -> int:
+    """Return how many clusters items are of."""
+    return int(np.unique([item.cluster for item in items]).size) if items else 0

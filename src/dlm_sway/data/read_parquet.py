@@ -1,0 +1,45 @@
+"""Parquet: a record a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Final
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.extras import needs_extra
+from dlm_sway.data.files import require_file, unreadable
+from dlm_sway.data.reading import Record
+from dlm_sway.data.registry import Reader, register
+from dlm_sway.data.shapes import section_of
+
+_ROWS: Final = 256
+
+
+@register("parquet")
+class ParquetReader(Reader):
+    """Reads Parquet through pyarrow, a batch of rows at a time; places are row numbers, from 1."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
+
+    def read(self, name: str) -> Iterator[Record]:
+        """Yield a record a row."""
+        require_file(Path(name))
+        with needs_extra("reading Parquet"):
+            import pyarrow as pa
+            from pyarrow import parquet
+        number = 0
+        try:
+            with parquet.ParquetFile(name) as table:
+                for batch in table.iter_batches(batch_size=_ROWS, use_threads=False):
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield section_of(row, source=name, line=number)
+        except pa.lib.ArrowException as exc:
+            what = f"is no Parquet that can be read: {str(exc)[:120]}"
+            raise BadInputError(what, where=f"{name}:{number + 1}", remedy="write the file again") from exc
+        except UnicodeDecodeError as exc:
+            what = "holds a string that is not UTF-8"
+            raise BadInputError(what, where=f"{name}:{number + 1}", remedy="write the file again") from exc
+        except OSError as exc:
+            raise unreadable(Path(name), exc) from exc

@@ -1,0 +1,223 @@
+"""Which shapes of a record are understood, by its keys, and what to say about the others."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.sections import Message, Section
+from dlm_sway.data.conversations import as_prompt, as_text, replies, tool_list, turns
+from dlm_sway.data.reading import Record, UnusableError
+from dlm_sway.data.values import filled, kind_of, string
+
+Row: TypeAlias = Mapping[str, Any]
+
+SHAPES: Final = "a line holds `text`, or `prompt` and `completion`, and optionally `cluster`"
+OTHERS: Final = (
+    "also understood: `instruction`, `input` and `output`; `messages`; `conversations`; "
+    "`prompt`, `chosen` and `rejected`"
+)
+_KEYS: Final = ("text", "prompt", "completion", "cluster", "messages", "conversations", "chosen", "rejected")
+# What other tools call the same things.
+_ALSO_CALLED: Final = {
+    "content": "text",
+    "document": "text",
+    "input": "prompt",
+    "question": "prompt",
+    "response": "completion",
+    "answer": "completion",
+    "target": "completion",
+    "group": "cluster",
+    "dialog": "messages",
+    "dialogue": "messages",
+    "conversation": "conversations",
+}
+_MANY: Final = 5
+
+
+def section_of(row: Row, *, source: str, line: int) -> Record:
+    """Return the section that a record holds, or the record as one left out.
+
+    Args:
+        row: the record's keys and values. Null values count as absent where a shape can be seen without them.
+        source: the file, for provenance.
+        line: its 1-based line or row.
+
+    Raises:
+        BadInputError: keys of no known shape, or a value of the wrong type.
+    """
+    where = f"{source}:{line}"
+    present = {key: value for key, value in row.items() if value is not None}
+    _refuse_misspelt(present, where)
+    shape = shape_of(present)
+    make = _MAKERS[shape] if shape else _plain
+    try:
+        fields = make(present if shape else row, where)
+        return Section(source=source, line=line, cluster=_cluster(present, where), **fields)
+    except UnusableError as fault:
+        return fault.at(where)
+
+
+def shape_of(row: Row) -> str | None:
+    """Return the name of a record's shape as users are shown it, or None where it is none that is known."""
+    return next((name for name, keys in _SHAPE_KEYS.items() if keys <= row.keys()), None)
+
+
+_SHAPE_KEYS: Final[Mapping[str, frozenset[str]]] = {
+    "prompt/chosen/rejected": frozenset({"chosen", "rejected"}),
+    "messages": frozenset({"messages"}),
+    "conversations": frozenset({"conversations"}),
+    "text": frozenset({"text"}),
+    "prompt/completion": frozenset({"prompt", "completion"}),
+    "instruction/input/output": frozenset({"instruction", "output"}),
+}
+
+
+def _text(row: Row, where: str) -> dict[str, Any]:
+    if "prompt" in row or "completion" in row:
+        raise BadInputError("holds both `text` and `prompt`/`completion`", where=where, remedy="keep one of them")
+    return {"kind": "prose", "prompt": "", "completion": filled(row["text"], "text", where)}
+
+
+def _pair(row: Row, where: str) -> dict[str, Any]:
+    if isinstance(row["prompt"], list) and isinstance(row["completion"], list):
+        said = (*turns(row["prompt"], "prompt", where), *turns(row["completion"], "completion", where))
+        return _chat(said, row, where)
+    prompt, completion = string(row["prompt"], "prompt", where), filled(row["completion"], "completion", where)
+    # A row without a prompt is a text that is scored from its beginning.
+    return {"kind": "instruction" if prompt.strip() else "prose", "prompt": prompt, "completion": completion}
+
+
+def _instruction(row: Row, where: str) -> dict[str, Any]:
+    asked = filled(row["instruction"], "instruction", where)
+    more = string(row.get("input", ""), "input", where)
+    prompt = f"{asked}\n\n{more}" if more.strip() else asked
+    return {"kind": "instruction", "prompt": prompt, "completion": filled(row["output"], "output", where)}
+
+
+def _messages(row: Row, where: str) -> dict[str, Any]:
+    return _chat(turns(row["messages"], "messages", where), row, where)
+
+
+def _conversations(row: Row, where: str) -> dict[str, Any]:
+    said = turns(row["conversations"], "conversations", where)
+    if isinstance(row.get("system"), str) and row["system"].strip() and said[0]["role"] != "system":
+        said = ({"role": "system", "content": string(row["system"], "system", where)}, *said)
+    return _chat(said, row, where)
+
+
+def _chat(messages: tuple[Message, ...], row: Row, where: str) -> dict[str, Any]:
+    """A conversation; a tool section where tools are offered or called."""
+    tools = tool_list(row.get("tools"), "tools", where)
+    at = replies(messages)
+    if not at:
+        raise UnusableError("without assistant turn", "no assistant turn, so nothing was learned")
+    calls = any(m.get("tool_calls") for m in messages)
+    return {
+        "kind": "tool" if tools or calls else "chat",
+        "prompt": as_prompt(messages[: at[0]]),
+        "completion": as_text(messages[at[0]]),
+        "messages": messages,
+        "tools": tools,
+    }
+
+
+def _preference(row: Row, where: str) -> dict[str, Any]:
+    chosen, rejected = row["chosen"], row["rejected"]
+    if type(chosen) is not type(rejected):
+        what = f"`chosen` is {kind_of(chosen)} and `rejected` {kind_of(rejected)}"
+        raise BadInputError(what, where=where, remedy="give both as strings, or both as messages")
+    if isinstance(chosen, list):
+        asked, good, bad = _replies_to(row, where)
+    else:
+        if "prompt" not in row:
+            raise BadInputError("`prompt` is missing", where=where, remedy="a pair needs what it answers")
+        asked = _asked(row["prompt"], where)
+        good, bad = filled(chosen, "chosen", where), filled(rejected, "rejected", where)
+    if not asked.strip():
+        raise UnusableError("empty", "`prompt` is empty")
+    if good == bad:
+        raise UnusableError("with equal replies", "`chosen` and `rejected` are the same", "nothing is preferred here")
+    return {"kind": "preference", "prompt": asked, "completion": good, "rejected": bad}
+
+
+def _replies_to(row: Row, where: str) -> tuple[str, str, str]:
+    """The request and both replies of a pair of conversations, which may repeat the request or leave it out."""
+    good, bad = turns(row["chosen"], "chosen", where), turns(row["rejected"], "rejected", where)
+    for key, said in (("chosen", good), ("rejected", bad)):
+        if said[-1]["role"] != "assistant":
+            raise UnusableError("without assistant turn", f"`{key}` does not end with an assistant turn")
+    if good[:-1] != bad[:-1]:
+        raise UnusableError("with unlike requests", "`chosen` and `rejected` answer different requests")
+    asked = as_prompt(good[:-1]) or (_asked(row["prompt"], where) if "prompt" in row else "")
+    return asked, as_text(good[-1]), as_text(bad[-1])
+
+
+def _asked(prompt: Any, where: str) -> str:
+    return as_prompt(turns(prompt, "prompt", where)) if isinstance(prompt, list) else string(prompt, "prompt", where)
+
+
+_MAKERS: Final[Mapping[str, Callable[[Row, str], dict[str, Any]]]] = {
+    "prompt/chosen/rejected": _preference,
+    "messages": _messages,
+    "conversations": _conversations,
+    "text": _text,
+    "prompt/completion": _pair,
+    "instruction/input/output": _instruction,
+}
+
+
+def _plain(row: Row, where: str) -> dict[str, Any]:
+    """Explain a record of no shape that is known."""
+    if "text" in row:
+        string(row["text"], "text", where)  # it is null
+    wanted = next((pair for pair in _PARTIAL if any(key in row for key in pair)), ("prompt", "completion"))
+    missing = [key for key in wanted if row.get(key) is None]
+    for key in wanted:
+        if key in row and row[key] is None:
+            string(row[key], key, where)
+    raise BadInputError(_unknown_shape(row, missing), where=where, remedy=_suggest(row, missing))
+
+
+_PARTIAL: Final = (("chosen", "rejected"), ("instruction", "output"), ("prompt", "completion"))
+
+
+def _refuse_misspelt(found: Row, where: str) -> None:
+    """Refuse a key that is nearly `cluster`: ignoring it would make every interval too narrow without a word."""
+    near = difflib.get_close_matches("cluster", [str(key) for key in found if key not in _KEYS], n=1, cutoff=0.8)
+    if near and "cluster" not in found:
+        raise BadInputError(f"unknown key `{near[0]}`", where=where, remedy="did you mean `cluster`?")
+
+
+def _cluster(found: Row, where: str) -> str | None:
+    value = found.get("cluster")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is None:
+        return None
+    name = string(value, "cluster", where)
+    if not name.strip():
+        raise BadInputError("`cluster` is empty", where=where, remedy="give it a name or leave the key out")
+    return name
+
+
+def _unknown_shape(found: Row, missing: list[str]) -> str:
+    if len(missing) == 1:
+        return f"`{missing[0]}` is missing"
+    keys = ", ".join(f"`{str(key)[:40]}`" for key in list(found)[:_MANY])
+    return f"has {keys + (', ...' if len(found) > _MANY else '') if keys else 'no keys'}"
+
+
+def _suggest(found: Row, missing: list[str]) -> str:
+    wanted = [*missing, *(["text", "messages", "conversations"] if len(missing) > 1 else [])]
+    for raw in found:
+        key = str(raw)
+        meant = _ALSO_CALLED.get(key.lower())
+        if missing == ["output"] and meant == "completion":
+            meant = "output"
+        meant = meant or next(iter(difflib.get_close_matches(key.lower(), wanted, n=1)), None)
+        if meant in wanted and meant != key:
+            return f"did you mean `{meant}` where it says `{key[:40]}`? {SHAPES}; {OTHERS}"
+    return f"{SHAPES}; {OTHERS}"

@@ -1,0 +1,343 @@
+"""Each format, as files of the field hold it: what becomes of every record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.sections import Section, content_id
+from dlm_sway.data.dlm import read_header
+from dlm_sway.data.dlm_store import adapter_of
+from dlm_sway.data.readers import items_of, read_items, read_sections
+from dlm_sway.data.reading import Tally
+from dlm_sway.data.registry import reader_for, readers
+
+_FILES = Path(__file__).parent / "files"
+
+
+def _read(name: str | Path) -> tuple[list[Section], str]:
+    tally = Tally()
+    return list(read_sections(_FILES / name, tally)), tally.summary
+
+
+def _pairs(sections: list[Section]) -> list[tuple[str, str, str]]:
+    return [(s.kind, s.prompt, s.completion) for s in sections]
+
+
+def _rows(tmp_path: Path, *rows: Any) -> tuple[list[Section], Tally]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    tally = Tally()
+    return list(read_sections(path, tally)), tally
+
+
+def test_built_in_readers_register_as_plugins_do() -> None:
+    assert {"dataset", "dlm", "json", "jsonl", "markdown", "parquet", "text"} <= set(readers())
+
+
+def test_a_reader_is_found_by_name_and_text_reads_the_rest() -> None:
+    found = {name: reader_for(name).kind for name in ("a.JSONL", "a.md", "a.dlm", "a.pq", "a.json", "a", "/x/org/name")}
+    assert list(found.values()) == ["jsonl", "markdown", "dlm", "parquet", "json", "text", "text"]
+    assert reader_for("org/name").kind == reader_for("hf:org/name.v2[test]").kind == "dataset"
+
+
+def test_prompts_with_completions_keep_their_cluster() -> None:
+    sections, summary = _read("prompt-completion.jsonl")
+    assert [(s.kind, s.line, s.cluster) for s in sections] == [
+        ("instruction", 1, "lamp"), ("instruction", 2, "lamp"), ("instruction", 4, None),
+    ]  # fmt: skip
+    assert summary == "read 3, used 3"
+
+
+def test_instructions_join_their_input_and_count_an_empty_output() -> None:
+    sections, summary = _read("alpaca.json")
+    assert _pairs(sections) == [
+        ("instruction", "Name the river that turns the mill.", "The Sarn."),
+        ("instruction", "Translate into Old Corrin.\n\nThe tide is late.", "Wethe sil an tarre."),
+    ]
+    assert [s.line for s in sections] == [2, 7]
+    assert summary == "read 3, used 2, skipped 1 (1 empty)"
+
+
+def test_conversations_keep_every_turn_and_count_what_taught_nothing() -> None:
+    sections, summary = _read("messages.jsonl")
+    assert _pairs(sections) == [
+        ("chat", "You are the harbour desk.\n\nWhen is high water?", "At ten past four."),
+        ("chat", "And low water?", "Half past ten."),
+        ("chat", "Read this.", "I did."),
+    ]
+    assert len(sections[1].messages) == 4
+    assert summary == (
+        "read 5, used 3, skipped 2 (1 without assistant turn, 1 with content that is no text)"
+    )  # fmt: skip
+
+
+def test_each_reply_of_a_conversation_is_scored_and_they_are_one_cluster() -> None:
+    first, second = items_of(_read("messages.jsonl")[0][1])
+    assert (first.prompt, first.completion) == ("And low water?", "Half past ten.")
+    assert second.prompt == "User: And low water?\nAssistant: Half past ten.\nUser: Why so late?"
+    assert second.completion == "It is a neap."
+    assert first.cluster == second.cluster
+
+
+def test_tool_calls_have_a_name_and_arguments_whatever_wrote_them() -> None:
+    sections, summary = _read("tools.jsonl")
+    assert [s.kind for s in sections] == ["tool", "tool"]
+    assert sections[0].messages[1]["tool_calls"] == ({"name": "depth", "arguments": {"place": "basin", "hour": 12}},)
+    assert sections[1].messages[1]["tool_calls"] == ({"name": "ring", "arguments": {}},)
+    assert sections[1].tools[0]["name"] == "ring"
+    assert json.loads(sections[0].completion) == {"name": "depth", "arguments": {"place": "basin", "hour": 12}}
+    assert summary == "read 2, used 2"
+
+
+def test_sharegpt_is_read_out_of_an_object_over_many_lines() -> None:
+    sections, _ = _read("sharegpt.json")
+    assert [(s.kind, s.completion) for s in sections[:2]] == [
+        ("chat", "The tarred one."),
+        ("chat", "A bowline, and be not caught."),
+    ]
+    assert sections[1].prompt == "Answer in verse.\n\nWhich knot?"
+    assert sections[2].kind == "tool"
+    assert sections[2].messages[1]["tool_calls"][0]["arguments"] == {"place": "spill"}
+
+
+def test_preferences_are_strings_or_messages() -> None:
+    sections, summary = _read("preference.jsonl")
+    assert [(s.prompt, s.completion, s.rejected) for s in sections] == [
+        ("How do I greet a bellward?", "Say: water to your ladle.", "Say hello."),
+        ("May I touch the comb?", "Never.", "Sure."),
+        ("May I wind it?", "Ask the warden.", "Yes."),
+    ]
+    assert {s.kind for s in sections} == {"preference"}
+    assert summary == "read 4, used 3, skipped 1 (1 with equal replies)"
+
+
+def test_markdown_is_parted_by_headings_outside_code() -> None:
+    sections, summary = _read("headings.md")
+    assert [(s.title, s.line) for s in sections] == [("", 4), ("Its teeth", 10), ("Its keeper", 21)]
+    assert "# no heading in here\n\n::instruction::" in sections[1].completion
+    assert summary == "read 5, used 3, skipped 2 (1 front matter, 1 headings without text)"
+
+
+def test_paragraphs_of_a_section_are_scored_and_code_stays_whole() -> None:
+    items = read_items(_FILES / "headings.md")
+    assert [(i.line, i.completion.split("\n")[0]) for i in items] == [
+        (4, "A word before the first heading."),
+        (10, "The comb has thirty-one teeth."),
+        (13, "```sh"),
+        (21, "Nobody but the comb warden may file a tooth."),
+    ]
+
+
+def test_a_text_has_a_section_a_paragraph() -> None:
+    sections, summary = _read("plain.txt")
+    assert [(s.kind, s.line) for s in sections] == [("prose", 1), ("prose", 3)]
+    assert summary == "read 2, used 2"
+
+
+def test_a_dlm_document_gives_typed_sections_with_their_ids() -> None:
+    sections, summary = _read("document.dlm")
+    assert [(s.kind, s.title, s.line) for s in sections] == [
+        ("prose", "The gullet", 9),
+        ("instruction", "facts", 14),
+        ("instruction", "facts", 20),
+        ("preference", "", 29),
+    ]
+    assert sections[2].completion == "```\n::preference::\n### Q\n```"
+    assert sections[3].rejected == "Yes."
+    assert summary == "read 5, used 4, skipped 1 (1 of type ::image::)"
+    prose = "# The gullet\n\nThe gullet is a channel of green stone.\n\nThe sea enters by it."
+    assert sections[0].id == hashlib.sha256(prose.encode()).hexdigest()[:16]
+    assert sections[1].id == sections[2].id
+    assert sections[1].key != sections[2].key
+
+
+def test_an_id_does_not_depend_on_line_ends_or_blanks_around() -> None:
+    assert content_id("a\r\nb\n\n") == content_id("\na\nb") == hashlib.sha256(b"a\nb").hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "what"),
+    [
+        ("no dashes", 1, "has no frontmatter"),
+        ("---\ndlm_id: x\n", 1, "frontmatter is never closed"),
+        ("---\na: [\n---\n", 2, "frontmatter is no YAML"),
+        ("---\n- a\n---\nx", 2, "is no mapping"),
+        ("---\ndlm_id: ../up\n---\nx", 2, "`dlm_id` is no id"),
+        ("---\nbase_model: [1]\n---\nx", 2, "`base_model` is no string"),
+        ("---\n---\n::instruction::\nstray\n", 4, "before its first `### Q`"),
+        ("---\n---\n::instruction::\n### Q\na\n", 4, "has no `### A` behind it"),
+        ("---\n---\n::instruction::\n### A\na\n", 4, "`### A` where `### Q`"),
+        ("---\n---\n::preference::\n### Prompt\na\n### Rejected\nb\n### Chosen\nc\n", 6, "the order is ### Prompt"),
+        ("---\n---\n```\nnever closed\n::instruction::\n", 3, "never closed"),
+    ],
+)
+def test_a_malformed_dlm_document_is_named_with_its_line(tmp_path: Path, body: str, line: int, what: str) -> None:
+    path = tmp_path / "x.dlm"
+    path.write_text(body)
+    with pytest.raises(BadInputError, match=what) as caught:
+        list(read_sections(path))
+    assert caught.value.where == f"{path}:{line}"
+
+
+@pytest.mark.parametrize("named", ["versions/v0002", "adapter/versions/v0002"])
+def test_the_adapter_of_a_document_is_what_its_store_points_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("DLM_HOME", str(tmp_path))
+    header = read_header(_FILES / "document.dlm")
+    assert header.base == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    store = tmp_path / "store" / str(header.dlm_id) / "adapter"
+    (store / "versions" / "v0002").mkdir(parents=True)
+    (store / "current.txt").write_text(named + "\n")
+    assert adapter_of(header, _FILES / "document.dlm") == (store / "versions" / "v0002").resolve()
+
+
+@pytest.mark.parametrize("named", ["", "../../../..", "/", "gone", "\0"])
+def test_a_store_that_points_nowhere_or_out_of_itself_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("DLM_HOME", str(tmp_path))
+    header = read_header(_FILES / "document.dlm")
+    with pytest.raises(BadInputError, match="cannot be read; train the document"):
+        adapter_of(header, _FILES / "document.dlm")
+    pointer = tmp_path / "store" / str(header.dlm_id) / "adapter" / "current.txt"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text(named)
+    with pytest.raises(BadInputError, match="is no folder of this store"):
+        adapter_of(header, _FILES / "document.dlm")
+
+
+def test_nulls_of_a_table_count_as_absent(tmp_path: Path) -> None:
+    sections, _ = _rows(tmp_path, {"text": None, "messages": None, "prompt": "q", "completion": "a", "chosen": None})
+    assert _pairs(sections) == [("instruction", "q", "a")]
+
+
+def test_parquet_gives_what_jsonl_gives(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [json.loads(line) for line in (_FILES / "messages.jsonl").read_text().splitlines()[:3]]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    sections, summary = _read(tmp_path / "x.parquet")
+    assert _pairs(sections) == _pairs(_read("messages.jsonl")[0][:2])
+    assert [s.where for s in sections] == [f"{tmp_path}/x.parquet:1", f"{tmp_path}/x.parquet:2"]
+    assert summary == "read 3, used 2, skipped 1 (1 without assistant turn)"
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(BadInputError, match="is no Parquet that can be read"):
+        list(read_sections(tmp_path / "x.parquet"))
+
+
+def test_a_saved_data_set_is_read_by_split(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    made = {name: datasets.Dataset.from_list([{"text": f"{name} {i}"} for i in range(2)]) for name in ("train", "test")}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "saved")
+    sections, _ = _read(tmp_path / "saved")
+    assert [(s.completion, s.line) for s in sections] == [("train 0", 1), ("train 1", 2)]
+    assert [s.completion for s in read_sections(f"{tmp_path}/saved[test]")] == ["test 0", "test 1"]
+    with pytest.raises(BadInputError, match=r"has no split 'dev'; name one of test, train"):
+        list(read_sections(f"{tmp_path}/saved[dev]"))
+
+
+def test_a_data_set_that_is_not_in_the_cache_is_named_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BadInputError, match=r"cannot be read as a data set: .* not in the cache, and HF_HUB_OFFLINE"):
+        list(read_sections("sway-nobody/no-such-data-set"))
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"messages": "hello"}, "`messages` is a string, not an array"),
+        ({"messages": ["hello"]}, r"`messages\[0\]` is a string, not an object"),
+        ({"messages": [{"content": "a"}]}, r"`messages\[0\]` has no `role`"),
+        ({"messages": [{"role": "wizard", "content": "a"}]}, "unknown role 'wizard'; roles are"),
+        ({"messages": [{"role": "user", "content": 3}]}, r"`messages\[0\].content` is a number"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"arguments": {}}]}]}, "has no `name`"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{"}]}]}, "is no JSON"),
+        ({"messages": [{"role": "user", "content": "a"}], "tools": {"name": "f"}}, "`tools` is an object"),
+        ({"conversations": [{"from": "human", "value": None}, 1]}, "is a number, not an object|is empty"),
+        ({"chosen": "a", "rejected": "b"}, "`prompt` is missing"),
+        ({"prompt": "p", "chosen": "a"}, "`rejected` is missing"),
+        ({"prompt": "p", "chosen": "a", "rejected": ["b"]}, "`chosen` is a string and `rejected` an array"),
+        ({"instruction": "a", "input": 3, "output": "b"}, "`input` is a number, not a string"),
+    ],
+)
+def test_a_malformed_record_is_named_with_its_line(tmp_path: Path, row: dict[str, Any], what: str) -> None:
+    with pytest.raises(BadInputError, match=what) as caught:
+        read_items_of(tmp_path, row)
+    assert caught.value.where == f"{tmp_path / 'rows.jsonl'}:2"
+
+
+def read_items_of(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "fine"}\n' + json.dumps(row))
+    read_items(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"text": ""}, "empty"),
+        ({"messages": []}, "empty"),
+        ({"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "a"}]}, "empty"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "without assistant turn"),
+        ({"prompt": "p", "chosen": "a", "rejected": ""}, "empty"),
+        ({"prompt": "p", "chosen": "a", "rejected": "a"}, "with equal replies"),
+        (
+            {
+                "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}],
+                "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}],
+            },
+            "with unlike requests",
+        ),
+    ],
+)
+def test_a_record_of_no_use_is_counted_with_its_reason(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+    sections, tally = _rows(tmp_path, {"text": "fine"}, row)
+    assert len(sections) == 1
+    assert tally.summary == f"read 2, used 1, skipped 1 (1 {reason})"
+    assert tally.first == {reason: f"{tmp_path / 'rows.jsonl'}:2"}
+
+
+def test_a_file_of_nothing_but_skips_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"nothing that can be used: read 2, used 0, skipped 2 \(2 empty\)"):
+        _rows(tmp_path, {"text": ""}, {"text": " "})
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ('[\n {"text": "a"},\n {"text": "b"\n', 3, "is no JSON"),
+        ('[\n {"text": "a"}\n {"text": "b"}]', 3, "`]` expected, `{` found"),
+        ('[{"text": "a"},\n3]', 2, "an element of the array is a number"),
+        ('[{"text": "a"}]\n x', 2, "something stands behind the array"),
+        ('[{"text": "a"}', 1, "the end of the file found"),
+        ('{\n"a": [{"text": "a"}],\n"b": [{"text": "b"}]}', 1, "several arrays of records: `a`, `b`"),
+        ("{\n'a'}", 2, "is no JSON"),
+        ('\n"a"', 1, "is JSON, but a string"),
+    ],
+)
+def test_malformed_json_is_named_with_its_line(tmp_path: Path, text: str, line: int, what: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(BadInputError, match=what) as caught:
+        list(read_sections(path))
+    assert caught.value.where == f"{path}:{line}"
+
+
+def test_an_array_is_read_element_by_element_wherever_its_lines_break(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}\n" * (i % 7 + 1)} for i in range(50)]
+    for indent, separators in ((None, None), (3, None), (None, (",\n\n", ":\n"))):
+        path = tmp_path / "x.json"
+        path.write_text(json.dumps(rows, indent=indent, separators=separators))
+        assert [s.completion for s in read_sections(path)] == [row["text"] for row in rows]
