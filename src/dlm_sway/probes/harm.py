@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +23,8 @@ def looks(n: int, early: Sequence[int]) -> tuple[int, ...]:
     return (*(k for k in early if k <= LAST_EARLY * n), n)
 
 
-def critical_value(at: Sequence[int], *, alpha: float) -> float:
+@lru_cache(maxsize=64)
+def critical_value(at: tuple[int, ...], *, alpha: float) -> float:
     """Return by how many standard errors a bound must clear the margin at each of these looks (Pocock)."""
     return pocock_critical([k / at[-1] for k in at], alpha=alpha)
 
