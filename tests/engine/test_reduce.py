@@ -16,7 +16,7 @@ from dlm_sway.engine.ask import Reducer
 from dlm_sway.engine.reduce import reduce_block
 from dlm_sway.stats import divergence
 
-ALL: tuple[Reducer, ...] = ("gain", "kl", "kl_rev", "js", "tv", "entropy", "rank", "top1")
+ALL: tuple[Reducer, ...] = ("gain", "kl", "kl_rev", "js", "tv", "entropy", "rank", "base_rank", "top1")
 DIVERGENCES: tuple[Reducer, ...] = ("kl", "kl_rev", "js", "tv")
 
 
@@ -38,6 +38,7 @@ def reference(base: np.ndarray, views: np.ndarray, target: list[int]) -> dict[st
         "tv": divergence.total_variation(logp, logq),
         "entropy": divergence.entropy(logq),
         "rank": 1.0 + (logq > own[..., None]).sum(-1),
+        "base_rank": np.tile(1.0 + (logp > logp[np.arange(len(at)), at][:, None]).sum(-1), (len(logq), 1)),
         "top1": (logq.argmax(-1) == logp.argmax(-1)).astype(float),
     }
 
@@ -62,7 +63,7 @@ def test_every_reducer_equals_the_reference(seed: int, vocab: int, spread: float
     got, expected = reduced(base, views, target), reference(base, views, target)
     for name in ("gain", *DIVERGENCES, "entropy"):
         np.testing.assert_allclose(got[name], expected[name], rtol=1e-3, atol=2e-5, err_msg=name)
-    for name in ("rank", "top1"):
+    for name in ("rank", "base_rank", "top1"):
         np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
     own = log_softmax(base.astype(np.float64), axis=-1)[np.arange(3), target]
     np.testing.assert_allclose(got["base_logprob"], own, atol=1e-5)
@@ -146,7 +147,7 @@ def test_a_logit_that_is_no_number_is_never_hidden(where: str, value: float) -> 
 def test_a_position_without_a_target_has_no_gain_and_no_rank_but_all_else() -> None:
     base = logits(np.random.default_rng(4), 2, 30, spread=2.0)
     got = reduced(base, base[None] * 1.1, [-1, 5])
-    for name in ("gain", "rank"):
+    for name in ("gain", "rank", "base_rank"):
         assert np.isnan(got[name][0, 0]), name
         assert np.isfinite(got[name][0, 1]), name
     assert np.isnan(got["base_logprob"][0])

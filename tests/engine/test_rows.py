@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dlm_sway.backends.base import Encoded
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.views import FINETUNED
-from dlm_sway.engine.ask import Ask, TextItem
+from dlm_sway.engine.ask import Ask, Span, TextItem
 from dlm_sway.engine.rows import Row, rows_of
 
 
@@ -151,3 +151,65 @@ def test_the_next_token_is_asked_for_after_the_prompt_as_it_is_rendered_where_a_
     (row,) = rows_of(item, ask, _ChatCodec(99))
     assert "".join(map(chr, row.ids[1:])) == read
     assert row.first == len(row.ids) - 1
+
+
+class _BareCodec(LetterCodec):
+    """Puts nothing before a text, as many chat models do."""
+
+    def encode_pair(self, prompt: str, completion: str, **_: Any) -> Encoded:
+        return Encoded(np.array([*map(ord, prompt + completion)]), max(1, len(prompt)))
+
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+
+def piece(text: str, at: float, *, given: int = 3, scored: int = 4, codec: Any = None, **fields: Any) -> Row:
+    item = TextItem(fields.pop("prompt", ""), text, "c", "the item", at=at)
+    ask = Ask((item,), (FINETUNED,), frozenset({"gain"}), span=Span(given, scored), **fields)
+    (row,) = rows_of(item, ask, codec or LetterCodec(99))
+    return row
+
+
+@pytest.mark.parametrize(("at", "first"), [(0.0, 3), (0.5, 13), (1.0, 22)])
+def test_a_span_is_scored_behind_the_tokens_right_before_it(at: float, first: int) -> None:
+    row = piece(ALPHABET, at)
+    assert "".join(map(chr, row.targets)) == ALPHABET[first : first + 4]
+    assert row.ids.tolist() == [1, *map(ord, ALPHABET[first - 3 : first + 3])]  # the prefix token, and nothing else
+    assert row.n_scored == len(row.ids) - row.first
+
+
+def test_a_span_of_a_model_without_a_prefix_token_begins_with_its_own_tokens() -> None:
+    row = piece(ALPHABET, 0.5, codec=_BareCodec(99))
+    assert row.ids.tolist() == [*map(ord, ALPHABET[10:16])]
+    assert "".join(map(chr, row.targets)) == ALPHABET[13:17]
+
+
+@pytest.mark.parametrize(("text", "read", "scored"), [("abcdef", "abc", "def"), ("abcde", "ab", "cde"), ("a", "", "a")])
+def test_a_text_shorter_than_its_span_is_cut_in_half(text: str, read: str, scored: str) -> None:
+    for at in (0.0, 0.7, 1.0):
+        row = piece(text, at)
+        assert "".join(map(chr, row.targets)) == scored
+        assert row.ids.tolist() == [1, *map(ord, read + scored[:-1])]
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 80), given=st.integers(1, 20), scored=st.integers(1, 20), at=st.floats(0, 1))
+def test_every_span_lies_inside_its_text(n: int, given: int, scored: int, at: float) -> None:
+    text = "".join(chr(100 + i) for i in range(n))
+    row = piece(text, at, given=given, scored=scored)
+    whole = "".join(map(chr, [*row.ids[1:], row.targets[-1]]))
+    assert whole in text
+    assert len(whole) == min(n, given + scored)
+    assert row.n_scored == (scored if n >= given + scored else n - n // 2)
+
+
+@pytest.mark.parametrize("fault", [{"at": 1.5}, {"at": float("nan")}, {"prompt": "p"}, {"given": 0}, {"scored": 0}])
+def test_a_span_that_is_none_is_refused_by_name(fault: dict[str, Any]) -> None:
+    with pytest.raises(BadInputError, match="the item: a span is a piece of a text without a prompt"):
+        piece(ALPHABET, **{"at": 0.5, **fault})
+
+
+def test_a_span_beyond_the_window_is_refused_by_name() -> None:
+    assert piece(ALPHABET, 0.0, codec=LetterCodec(7)).n_scored == 4
+    with pytest.raises(BadInputError, match="the item: a span of 3 and 4 tokens does not fit: the model reads 6"):
+        piece(ALPHABET, 0.0, codec=LetterCodec(6))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from itertools import zip_longest
+from typing import Any, Final
 
-from dlm_sway.core.errors import CannotRunError
+from dlm_sway.data.shipped import damaged, interleaved, json_lines, jsonl_files
 
+_WHAT: Final = "control corpus"
 _FIELDS = ("id", "register", "text")
 
 
@@ -62,35 +63,12 @@ def corpus_hash() -> str:
 
 def _read_corpus(folder: Traversable) -> tuple[ControlPassage, ...]:
     """Return the passages of all `*.jsonl` in `folder`, interleaved by register."""
-    paths = [path for path in folder.iterdir() if path.name.endswith(".jsonl")] if folder.is_dir() else []
-    if not paths:
-        raise _damaged("no control corpus found", where=str(folder))
-    by_register: dict[str, list[ControlPassage]] = {}
-    for path in sorted(paths, key=lambda path: path.name):
-        for passage in _read_file(path):
-            by_register.setdefault(passage.register, []).append(passage)
-    rounds = zip_longest(*(by_register[name] for name in sorted(by_register)))
-    return tuple(passage for row in rounds for passage in row if passage is not None)
+    paths = jsonl_files(folder, what=_WHAT)
+    passages = [_parse(row, where=where) for path in paths for where, row in json_lines(path, what=_WHAT)]
+    return interleaved(passages, [passage.register for passage in passages])
 
 
-def _read_file(path: Traversable) -> list[ControlPassage]:
-    """Return the passages of one file, in the order of its lines."""
-    # Not str.splitlines: it would also cut at the line separators that a JSON string may hold unescaped.
-    lines = path.read_bytes().split(b"\n")
-    return [_parse(line, where=f"{path.name}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
-
-
-def _parse(line: bytes, *, where: str) -> ControlPassage:
-    """Return the passage on one line of JSON."""
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise _damaged("a line of the control corpus is no JSON", where=where) from error
+def _parse(row: Any, *, where: str) -> ControlPassage:
     if not isinstance(row, dict) or any(not isinstance(row.get(field), str) for field in _FIELDS):
-        raise _damaged(f"a passage lacks one of the strings {', '.join(_FIELDS)}", where=where)
+        raise damaged(f"a passage lacks one of the strings {', '.join(_FIELDS)}", where=where)
     return ControlPassage(id=row["id"], register=row["register"], text=row["text"])
-
-
-def _damaged(what: str, *, where: str) -> CannotRunError:
-    """Return the error for an installation whose data files are not what was shipped."""
-    return CannotRunError(what, where=where, remedy="install dlm-sway again")

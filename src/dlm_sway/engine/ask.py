@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dlm_sway.backends.base import Format, Messages, Tools
 from dlm_sway.core.views import View
 
-Reducer: TypeAlias = Literal["gain", "kl", "kl_rev", "js", "tv", "entropy", "rank", "top1"]
+Reducer: TypeAlias = Literal["gain", "kl", "kl_rev", "js", "tv", "entropy", "rank", "base_rank", "top1"]
 Position: TypeAlias = Literal["completion", "last"]
 
 
@@ -26,6 +26,7 @@ class TextItem:
         cluster: what is kept together in intervals, such as a document.
         label: how reports name the item.
         stratum: what subsets are balanced over, such as a register.
+        at: where a span begins, of all places where it could: 0 the first, 1 the last. Only a `Span` looks.
     """
 
     prompt: str
@@ -33,6 +34,24 @@ class TextItem:
     cluster: str
     label: str
     stratum: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a text, cut in tokens: some that are given and the ones after them, which are scored.
+
+    A plan has no tokenizer, so it says where a span begins as a share (`TextItem.at`), and rows are cut by tokens. What
+    stands before the piece is not read, apart from the special token that the tokenizer begins texts with. A text
+    shorter than the whole span is cut in half: its first half is given.
+
+    Attributes:
+        given: tokens that are read first.
+        scored: tokens after them.
+    """
+
+    given: int
+    scored: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +65,7 @@ class Ask:
         position: every token of the completion, or the next token after the prompt.
         format: how prompts are rendered.
         max_tokens: score at most this many tokens of an item, its first ones.
+        span: score a piece of each item instead, which then has no prompt.
     """
 
     items: tuple[TextItem, ...]
@@ -54,6 +74,7 @@ class Ask:
     position: Position = "completion"
     format: Format = "auto"
     max_tokens: int | None = None
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,12 @@ def _rank(b: _Block) -> Tensor:
     return (1.0 + (z > own[..., None]).sum(-1).float()).masked_fill(own.isnan(), torch.nan)
 
 
+def _base_rank(b: _Block) -> Tensor:
+    own = _pick(b.logp, b.target)
+    rank = (1.0 + (b.logp > own[..., None]).sum(-1).float()).masked_fill(own.isnan(), torch.nan)
+    return rank.expand_as(b.log_mean)
+
+
 def _top1(b: _Block) -> Tensor:
     return ((b.logp + b.d).argmax(-1) == b.logp.argmax(-1)).float()
 
@@ -191,5 +197,6 @@ _REDUCERS: dict[Reducer, Callable[[_Block], Tensor]] = {
     "tv": _tv,
     "entropy": _entropy,
     "rank": _rank,
+    "base_rank": _base_rank,
     "top1": _top1,
 }

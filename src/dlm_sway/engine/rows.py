@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dlm_sway.backends.base import TextCodec
 from dlm_sway.backends.windows import windows
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.engine.ask import Ask, TextItem
+from dlm_sway.engine.ask import Ask, Span, TextItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ def _rows(item: TextItem, ask: Ask, codec: TextCodec) -> tuple[Row, ...]:
         return (_last(_given(item, ask, codec), codec.max_length, item),)
     if ask.max_tokens is not None and ask.max_tokens < 1:
         raise BadInputError(f"max_tokens is {ask.max_tokens}", where=item.label, remedy="score at least one token")
+    if ask.span is not None:
+        return (_span(item, ask.span, codec),)
     pair = codec.encode_pair(item.prompt, item.completion, format=ask.format)
     n_tokens = len(pair.ids) if ask.max_tokens is None else min(len(pair.ids), pair.start + ask.max_tokens)
     parts = windows(n_tokens, start=pair.start, limit=codec.max_length, where=item.label)
@@ -94,3 +96,26 @@ def _last(ids: npt.NDArray[np.int64], limit: int, item: TextItem) -> Row:
             remedy="shorten the prompt; cutting it silently would change what is tested",
         )
     return Row(ids, len(ids) - 1, np.array([-1], dtype=np.int64))
+
+
+def _span(item: TextItem, span: Span, codec: TextCodec) -> Row:
+    """Return the row of one piece of an item, cut by tokens."""
+    if item.prompt or not 0 <= item.at <= 1 or min(span.given, span.scored) < 1:
+        raise BadInputError("a span is a piece of a text without a prompt, somewhere between its ends")
+    ids = codec.encode_pair("", item.completion, format="raw").ids
+    # What texts begin with is kept: without it some models give nonsense.
+    begins = ids[:1] if ids[0] == codec.encode_prompt("", format="raw")[0] else ids[:0]
+    text = ids[len(begins) :]
+    given, scored = span.given, span.scored
+    if len(text) < given + scored:
+        given = len(text) // 2
+        scored = len(text) - given
+    first = given + round(item.at * (len(text) - given - scored))
+    read = np.concatenate([begins, text[first - given : first + scored]])
+    before = len(begins) + given
+    if before < 1 or len(read) - 1 > codec.max_length:
+        raise BadInputError(
+            f"a span of {given} and {scored} tokens does not fit: the model reads {codec.max_length}",
+            remedy="use longer texts or shorter spans",
+        )
+    return Row(read[:-1], before - 1, read[before:])

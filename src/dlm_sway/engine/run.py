@@ -261,7 +261,7 @@ class Engine:
 
 
 def _require_finite(values: npt.NDArray[np.float64], name: str, ask: Ask) -> None:
-    allowed = ask.position == "last" and name in ("gain", "rank")
+    allowed = ask.position == "last" and name in ("gain", "rank", "base_rank")
     if not allowed and not np.isfinite(values).all():
         view = ask.views[int(np.argmin(np.isfinite(values).all(axis=1)))]
         raise CannotRunError(

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy import special
 
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
 from dlm_sway.core.views import FINETUNED
@@ -16,13 +15,13 @@ from dlm_sway.data.control import control_passages
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.claims import extremes
+from dlm_sway.probes.harm import by_stratum, critical_value, judged, looks, stratum_row
 from dlm_sway.probes.inputs import Items, clusters, subset
 from dlm_sway.stats.equivalence import NonInferiority, non_inferiority
 from dlm_sway.stats.ranks import rank_test
-from dlm_sway.stats.sequential import pocock_critical, small_sample
+from dlm_sway.stats.sequential import small_sample
 
 LOOKS = (32, 64, 128)  # passages; the whole corpus is always the last look
-LAST_EARLY = 0.8  # share of the corpus beyond which there is no look but the last
 NULL_CUT = 24
 _GAIN: frozenset[Reducer] = frozenset({"gain"})
 
@@ -63,11 +62,11 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
 
     def plan(self, spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
         """Each round reads on to the next look, until the bound is decided."""
-        passages, looks = _passages(spec), _looks(spec)
-        if seen and (len(seen) == len(looks) or _decide(spec, env, seen).decision != "undecided"):
+        passages, ends = _passages(spec), _looks(spec)
+        if seen and (len(seen) == len(ends) or _decide(spec, env, seen).decision != "undecided"):
             return ()
-        begin = looks[len(seen) - 1] if seen else 0
-        asks = [Ask(passages[begin : looks[len(seen)]], (FINETUNED,), _GAIN, format="raw", max_tokens=spec.max_tokens)]
+        begin = ends[len(seen) - 1] if seen else 0
+        asks = [Ask(passages[begin : ends[len(seen)]], (FINETUNED,), _GAIN, format="raw", max_tokens=spec.max_tokens)]
         if not seen and not env.null_refusal:
             some = subset(passages, tokens=spec.null_tokens, cut=NULL_CUT, rng=env.rng(spec.name, "nulls"))
             asks.append(Ask(some, env.adapter_and_nulls(), _GAIN, format="raw", max_tokens=NULL_CUT))
@@ -121,9 +120,7 @@ def _passages(spec: ExternalPerplexitySpec) -> tuple[TextItem, ...]:
 
 
 def _looks(spec: ExternalPerplexitySpec) -> tuple[int, ...]:
-    n = len(_passages(spec))
-    # A look just before the last one would cost level and tell nothing.
-    return (*(k for k in LOOKS if k <= LAST_EARLY * n), n)
+    return looks(len(_passages(spec)), LOOKS)
 
 
 def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiority:
@@ -131,8 +128,8 @@ def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiorit
 
     Two one-sided questions are asked at every look (is the loss under the margin, is it over it); each keeps alpha.
     """
-    looks, read = _looks(spec), _read(seen)
-    z = pocock_critical([k / looks[-1] for k in looks], alpha=env.alpha)
+    read = _read(seen)
+    z = critical_value(_looks(spec), alpha=env.alpha)
     n = len(set(clusters(read.items)))
     critical = small_sample(z, n - 1) if n > 1 else None
     return non_inferiority(
@@ -147,44 +144,25 @@ def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiorit
 
 
 def _by_register(read: _Read, spec: ExternalPerplexitySpec, env: Env) -> list[dict[str, Any]]:
-    """Return the loss of each register with bounds that hold for all of them together (Sidak over registers)."""
-    names = np.array([i.stratum or "all" for i in read.items])
-    alone = sorted(set(names.tolist()))
-    level = 1 - (1 - env.alpha) ** (1 / len(alone))
-    rows: list[dict[str, Any]] = []
-    for name in alone:
-        mask = names == name
-        owners = [c for c, own in zip(clusters(read.items), mask, strict=True) if own]
-        df = len(set(owners)) - 1
-        found = non_inferiority(
-            read.loss[mask],
-            read.tokens[mask],
-            owners,
-            margin=spec.margin,
-            alpha=level,
-            critical=float(special.stdtrit(df, 1 - level)) if df else None,
-            rng=env.rng(spec.name, "register", name),
-        )
-        rows.append(
-            {"register": name, "loss": found.estimate, "lower": found.lower, "upper": found.upper}
-            | {"decision": found.decision, "n_items": int(mask.sum())}
-        )
-    return rows
+    """Return the loss of each register with bounds that hold for all of them together."""
+    names = [i.stratum or "all" for i in read.items]
+    found = by_stratum(
+        read.loss,
+        read.tokens,
+        clusters(read.items),
+        names,
+        margin=spec.margin,
+        alpha=env.alpha,
+        rng=lambda name: env.rng(spec.name, "register", name),
+    )
+    return [{"register": name, **stratum_row(f), "n_items": names.count(name)} for name, f in found.items()]
 
 
 def _claim(overall: NonInferiority, worst: list[dict[str, Any]], read: _Read) -> Question:
     low, high = overall.lower, overall.upper
     harmed = [f"{r['register']} ({r['loss']:+.3f})" for r in worst]
     head = f"loss {overall.estimate:+.3f} nat/token on {len(read.items)} control passages"
-    verdict, tail = Verdict.PASS, f"surely under the margin (bound {high:+.3f})" if high is not None else ""
-    if overall.decision == "outside":
-        verdict, tail = Verdict.FAIL, f"surely over the margin of {overall.margin} (at least {low:+.3f})"
-    elif harmed:
-        # Certain harm to one register is harm, whether or not the average over all of them is decided.
-        verdict, tail = Verdict.FAIL, f"surely over the margin of {overall.margin} on: {', '.join(harmed)}"
-    elif overall.decision == "undecided":
-        need = f"; about {overall.n_to_decide} passages would decide" if overall.n_to_decide else ""
-        verdict, tail = Verdict.INCONCLUSIVE, f"neither under nor over the margin of {overall.margin}{need}"
+    verdict, tail = judged(overall, harmed, unit="", items="passages")
     return Question(
         verdict=verdict,
         effect=overall.estimate,
