@@ -23,8 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from tiny import noise_on_tiny_models
 from zoo import CHOOSE, REPORT, Specimen, build, specimens
+from zoo import plain as plain_text
 
 import dlm_sway
+from dlm_sway.demo.mend import mended_base
 from dlm_sway.demo.model import demo_model
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +66,7 @@ def examined(specimen: Specimen, *, base: Path, plain: Plain) -> dict[str, Any]:
 def examine_all(zoo: list[Specimen], journal: Path) -> list[Mapping[str, Any]]:
     """Return a row a specimen, those in the journal as they are."""
     done = {row["name"]: row for row in map(json.loads, journal.read_text().splitlines())} if journal.exists() else {}
-    base = demo_model()
+    base = mended_base(demo_model(), STORE / "base", plain=plain_text())
     plain = Plain(base)
     for i, specimen in enumerate(zoo):
         if specimen.name in done:

@@ -11,6 +11,7 @@ import pytest
 
 from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
 from dlm_sway.core.model import ModelSpec
+from dlm_sway.demo.mend import mended_base
 from dlm_sway.demo.model import demo_model
 from dlm_sway.demo.run import demo_text
 
@@ -31,6 +32,12 @@ def document() -> list[str]:
 @pytest.fixture(scope="session")
 def plain() -> list[str]:
     return [json.loads(line)["text"] for line in demo_text("plain.jsonl").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def mended_dir(tmp_path_factory: pytest.TempPathFactory, model_dir: Path, plain: list[str]) -> Path:
+    """The same model after the gain that any English brings to its 4-bit weights."""
+    return mended_base(model_dir, tmp_path_factory.mktemp("mended") / "base", plain=plain)
 
 
 @pytest.fixture(scope="session")

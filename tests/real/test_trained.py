@@ -66,13 +66,13 @@ def test_two_steps_at_a_tiny_rate_are_not_applied_and_on_target(
 
 
 def test_an_adapter_of_another_document_is_not_on_target(
-    model_dir: Path, plain: list[str], texts: Path, tmp_path: Path
+    mended_dir: Path, plain: list[str], texts: Path, tmp_path: Path
 ) -> None:
     """Answers in a sailor's voice, trained by the recipe of the healthy adapter, teach nothing about the bell."""
     voice = (Path(__file__).parents[2] / "benchmarks/truth/texts/old-sailor.jsonl").read_text(encoding="utf-8")
     other = [(row["prompt"], row["completion"]) for row in map(json.loads, voice.splitlines())]
-    adapter = train_lora(model_dir, tmp_path / "voice", texts=other, plain=plain, recipe=RECIPE, seed=SEED)
-    found = _check(adapter, model_dir, texts)
+    adapter = train_lora(mended_dir, tmp_path / "voice", texts=other, plain=plain, recipe=RECIPE, seed=SEED)
+    found = _check(adapter, mended_dir, texts)
     assert found.questions["learned"].verdict == "pass"
     assert found.questions["on_target"].verdict == "fail"
     assert found.exit_code == 1
@@ -95,10 +95,11 @@ def _beyond_control(found: CheckResult) -> float:
 
 
 def test_a_gain_of_a_tenth_of_a_nat_on_held_out_text_passes(
-    model_dir: Path, document: list[str], texts: Path, tmp_path: Path
+    mended_dir: Path, document: list[str], texts: Path, tmp_path: Path
 ) -> None:
     recipe = Recipe(steps=13, lr=4e-4, batch=4, plain=0)
-    found = _check(train_lora(model_dir, tmp_path / "weak", texts=document, recipe=recipe, seed=SEED), model_dir, texts)
+    adapter = train_lora(mended_dir, tmp_path / "weak", texts=document, recipe=recipe, seed=SEED)
+    found = _check(adapter, mended_dir, texts)
     gain = found.questions["generalises"].effect
     assert gain is not None
     assert 0.08 <= gain <= 0.12, f"the recipe no longer gives a weak adapter: {gain}"
