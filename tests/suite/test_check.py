@@ -35,7 +35,9 @@ def test_a_healthy_adapter_passes_every_question(bench: Any, healthy: Options, l
     assert set(_verdicts(result).values()) == {"pass"}
     assert (result.verdict, result.exit_code) == (Verdict.PASS, ExitCode.PASS)
     assert result.next_steps == ()
-    assert [p.kind for p in result.probes] == ["delta_kl", "target_gain", "external_perplexity"]
+    asked = ["delta_kl", "target_gain", "external_perplexity"]
+    assert [p.kind for p in result.probes] == [*asked, "leakage", "adapter_ablation"]
+    assert list(result.findings) == ["recital", "dose"]
     assert (result.adapter, result.base) == (str(bench.adapter), str(bench.base))
 
 

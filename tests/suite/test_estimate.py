@@ -53,6 +53,12 @@ def test_no_probe_breaks_on_made_up_answers(kind: str) -> None:
     needed: dict[str, dict[str, Any]] = {
         "adapter_revert": {"cases": [{"prompt": "a", "gold": "b", "paraphrases": ["c", "d"]}]},
         "target_gain": {"items": TEXTS},
+        "leakage": {"items": TEXTS},
+        "membership": {"items": TEXTS, "held_out": ["a text of its own"]},
+        "section_internalization": {"sections": TEXTS},
+        "gradient_alignment": {"items": TEXTS},
+        "preference_flip": {"triples": [{"prompt": "p", "chosen": "a", "rejected": "b"}]},
+        "paraphrase_invariance": {"cases": [{"prompt": "p", "gold": "a", "paraphrases": ["q", "r"]}]},
         "style_fingerprint": {"reference": "One. Two."},
         "tool_use_fidelity": {
             "cases": [{"prompt": "p"}],

@@ -28,7 +28,9 @@ def _specs(request: Request) -> dict[str, Any]:
 def test_the_probes_are_those_that_the_data_allow(tmp_path: Path) -> None:
     data, held_out = _file(tmp_path, "d.txt", ["a b", "c d"]), _file(tmp_path, "h.txt", ["e f"])
     assert list(_specs(_read(tmp_path))) == ["delta_kl", "external_perplexity"]
-    assert list(_specs(_read(tmp_path, data=data))) == ["delta_kl", "target_gain", "external_perplexity"]
+    asked = ["delta_kl", "target_gain", "external_perplexity"]
+    assert list(_specs(_read(tmp_path, data=data, quick=True))) == asked
+    assert list(_specs(_read(tmp_path, data=data))) == [*asked, "leakage", "adapter_ablation"]
     specs = _specs(_read(tmp_path, data=data, held_out=held_out))
     assert [i.completion for i in specs["target_gain"].held_out] == ["e f"]
     assert specs["delta_kl"].prompts == specs["target_gain"].items

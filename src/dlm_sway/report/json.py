@@ -29,7 +29,7 @@ def check_document(result: CheckResult) -> dict[str, Any]:
     dumped = result.model_dump()
     dumped["questions"] = {key: dumped["questions"][key] for key in _question_order(result)}
     document: dict[str, Any] = {key: _plain(value) for key, value in dumped.items()}
-    for question in document["questions"].values():
+    for question in (*document["questions"].values(), *document["findings"].values()):
         question["interval"] = _whole(question["interval"])
     for probe in document["probes"]:
         probe["ci_95"] = _whole(probe["ci_95"])

@@ -10,7 +10,7 @@ from dlm_sway.report import numbers
 from dlm_sway.report.text import clean, shorten
 from dlm_sway.suite.result import CheckResult
 
-_LABELS: Final = {"on_target": "on target", "no_harm": "harmless"}
+_LABELS: Final = {"on_target": "on target", "no_harm": "harmless", "dose": "scale"}
 _SIGNED: Final = frozenset({"on_target", "generalises", "no_harm"})
 _FAILED: Final = {
     "sound": "not sound",
@@ -19,6 +19,7 @@ _FAILED: Final = {
     "on_target": "not on target",
     "generalises": "does not generalise",
     "no_harm": "harms other text",
+    "recital": "recites its training data",
 }
 _NAME_WIDTH: Final = 40
 
@@ -49,8 +50,8 @@ class Row:
 
 
 def rows(result: CheckResult) -> tuple[Row, ...]:
-    """Return one row a question, in the order of the result."""
-    return tuple(_row(key, question) for key, question in result.questions.items())
+    """Return one row a question, in the order of the result, then one a finding."""
+    return tuple(_row(key, question) for key, question in {**result.questions, **result.findings}.items())
 
 
 def headline(result: CheckResult, *, name: str = "") -> str:
@@ -97,7 +98,9 @@ def _row(key: str, question: Question) -> Row:
 
 
 def _summary(result: CheckResult) -> str:
-    named = {v: [label(k) for k, q in result.questions.items() if q.verdict is v] for v in Verdict}
+    against = {k: q for k, q in result.findings.items() if q.verdict in (Verdict.FAIL, Verdict.WARN)}
+    asked = result.questions | against
+    named = {v: [label(k) for k, q in asked.items() if q.verdict is v] for v in Verdict}
     skipped = f"; not asked: {', '.join(named[Verdict.SKIP])}" if named[Verdict.SKIP] else ""
     match result.verdict:
         case Verdict.PASS:
@@ -105,7 +108,7 @@ def _summary(result: CheckResult) -> str:
         case Verdict.WARN:
             return f"passes, with a warning on {', '.join(named[Verdict.WARN]) or 'a probe'}{skipped}"
         case Verdict.FAIL:
-            failed = [_FAILED.get(k, f"{label(k)} failed") for k, q in result.questions.items() if q.verdict == "fail"]
+            failed = [_FAILED.get(k, f"{label(k)} failed") for k, q in asked.items() if q.verdict == "fail"]
             return ", ".join(failed) or "a probe failed"
         case Verdict.INCONCLUSIVE:
             return f"undecided: {', '.join(named[Verdict.INCONCLUSIVE]) or 'a probe'}{skipped}"

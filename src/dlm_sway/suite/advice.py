@@ -34,6 +34,12 @@ _ADVICE: dict[tuple[str, Verdict], str] = {
         Verdict.FAIL,
     ): "It harms other text: train for fewer steps, with a lower rate or alpha, or mix in plain text.",
     ("no_harm", Verdict.INCONCLUSIVE): "Harm is not decided by the shipped corpus: the loss lies at the margin.",
+    (
+        "recital",
+        Verdict.FAIL,
+    ): "It recites what it was trained on: train for fewer steps, or on more varied data; if it is "
+    "meant to, say so in a suite with `intent: memorize`.",
+    ("dose", Verdict.WARN): "Look at the scale: {message}",
 }
 _GENERAL: dict[Verdict, str] = {
     Verdict.ERROR: "{question} could not be answered; mend what it names and run again.",
@@ -47,7 +53,9 @@ def next_steps(questions: Mapping[str, Question], *, adapter: str, base: str) ->
     for name, question in questions.items():
         line = _ADVICE.get((name, question.verdict)) or _GENERAL.get(question.verdict)
         if line is not None:
-            steps.append(line.format(question=name, **names))
+            steps.append(
+                line.format(question=name, message=question.message.replace("ADAPTER", names["adapter"]), **names)
+            )
     if not steps and questions["on_target"].verdict is Verdict.SKIP:
         steps.append("Say what it was trained on to learn whether that took: --data FILE")
     elif not steps and questions["generalises"].verdict is Verdict.SKIP:

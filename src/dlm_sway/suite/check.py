@@ -14,11 +14,10 @@ from dlm_sway.backends.registry import open_backend
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.progress import Progress, Silent
-from dlm_sway.core.result import worst
 from dlm_sway.suite.advice import next_steps
 from dlm_sway.suite.examine import Examined, examine
 from dlm_sway.suite.provenance import provenance
-from dlm_sway.suite.questions import is_blocked, not_asked, sound
+from dlm_sway.suite.questions import findings, is_blocked, not_asked, sound, verdict_of
 from dlm_sway.suite.request import Request, read_request
 from dlm_sway.suite.result import QUESTIONS, CheckResult
 
@@ -96,13 +95,14 @@ def assemble(
     driven = examined.driven if examined else None
     found = examined.questions if examined else not_asked("not asked, because the adapter is not sound")
     every = {"sound": sound(inspection), **found}
-    ordered = {name: every[name] for name in QUESTIONS}
+    ordered, more = {name: every[name] for name in QUESTIONS}, findings(every)
     return CheckResult(
         adapter=str(request.adapter),
         base=base,
-        verdict=worst(q.verdict for q in ordered.values()),
+        verdict=verdict_of(ordered, more),
         questions=ordered,
-        next_steps=next_steps(ordered, adapter=str(request.adapter), base=base),
+        findings=more,
+        next_steps=next_steps(ordered | more, adapter=str(request.adapter), base=base),
         probes=driven.results if driven else (),
         provenance=provenance(request, driven=driven, facts=examined.facts if examined else {}),
         timing={name: round(seconds, 3) for name, seconds in timing.items()}

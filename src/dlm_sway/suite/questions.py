@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from dlm_sway.adapters.inspection import Inspection
-from dlm_sway.core.result import ProbeResult, Question, Verdict
+from dlm_sway.core.result import ProbeResult, Question, Verdict, worst
 from dlm_sway.suite.request import Request
-from dlm_sway.suite.result import QUESTIONS
+from dlm_sway.suite.result import FINDINGS, QUESTIONS
 
 # With these the model cannot be loaded, or every number it gives would be meaningless.
 _BLOCKING: Final = frozenset(
@@ -29,7 +29,10 @@ _CLAIMS: Final = {
     "delta_kl": ("applied", "learned"),
     "target_gain": ("on_target", "generalises"),
     "external_perplexity": ("no_harm",),
+    "leakage": ("recital",),
+    "adapter_ablation": ("dose",),
 }
+_COUNT: Final = (Verdict.FAIL, Verdict.WARN)
 _SHOWN: Final = 3
 
 
@@ -75,6 +78,18 @@ def answers(results: Sequence[ProbeResult], request: Request) -> dict[str, Quest
     if request.held_out is None:
         out["generalises"] = _skip("give --held-out FILE with text of the same source that it was not trained on")
     return out
+
+
+def findings(found: Mapping[str, Question]) -> dict[str, Question]:
+    """Return what was found beyond the six questions; no scale is advised for what is not on target."""
+    wanted = [name for name in FINDINGS if name != "dose" or found["on_target"].verdict is Verdict.PASS]
+    return {name: found[name] for name in wanted if name in found}
+
+
+def verdict_of(questions: Mapping[str, Question], found: Mapping[str, Question]) -> Verdict:
+    """Return the worst answer; of findings only what speaks against the adapter counts, since nobody asked for them."""
+    against = [q.verdict for q in found.values() if q.verdict in _COUNT]
+    return worst([*(q.verdict for q in questions.values()), *against])
 
 
 def _skip(message: str) -> Question:

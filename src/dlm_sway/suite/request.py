@@ -10,11 +10,14 @@ from typing import Any, Final
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.data.choose import MOST_ITEMS, text_items
 from dlm_sway.data.material import Source, read_material
+from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.data.readers import items_of
 from dlm_sway.engine.ask import TextItem
+from dlm_sway.probes.adapter_ablation import AdapterAblation, AdapterAblationSpec
 from dlm_sway.probes.base import Pairs
 from dlm_sway.probes.delta_kl import DeltaKL, DeltaKLSpec
 from dlm_sway.probes.external_perplexity import ExternalPerplexity, ExternalPerplexitySpec
+from dlm_sway.probes.leakage import Leakage, LeakageSpec
 from dlm_sway.probes.target_gain import TargetGain, TargetGainSpec
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -22,6 +25,8 @@ _LOGGER: Final = logging.getLogger(__name__)
 FEWEST_DRAWS: Final = 19  # a rank p-value is at least 1 / (draws + 1), so fewer can never reach 0.05
 QUICK_DRAWS: Final = 19
 QUICK_TOKENS: Final = 128
+SPANS: Final = 80  # one look; 59 decide where nothing is recited
+SWEEP: Final = {"lambdas": (0.25, 0.5, 0.75, 1.0), "text_tokens": 400, "control_tokens": 800}
 QUICK_CONTROL: Final = {"max_tokens": 64, "null_tokens": 48}
 
 
@@ -114,4 +119,15 @@ def _pairs(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...], *, quick: 
         spec = {"name": "target_gain", "items": items, "held_out": unseen, **tokens}
         pairs = (*pairs, (TargetGain(), TargetGainSpec.model_validate(spec)))
     control = {"name": "external_perplexity", **(QUICK_CONTROL if quick else {})}
-    return (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec.model_validate(control)))
+    pairs = (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec.model_validate(control)))
+    return pairs if quick or not items else (*pairs, *_findings(items, unseen))
+
+
+def _findings(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...]) -> Pairs:
+    """Return what is looked for beyond the six questions, at a tenth of their cost each."""
+    leakage = {"name": "leakage", "items": items, "held_out": unseen, "max_spans": SPANS}
+    sweep = {"name": "adapter_ablation", "items": items, "held_out": unseen, "prompts": GENERAL_PROMPTS[:8], **SWEEP}
+    return (
+        (Leakage(), LeakageSpec.model_validate(leakage)),
+        (AdapterAblation(), AdapterAblationSpec.model_validate(sweep)),
+    )

@@ -11,6 +11,7 @@ from dlm_sway.core.result import ProbeResult, Question, Verdict
 
 SCHEMA_VERSION: Final = 1
 QUESTIONS: Final = ("sound", "applied", "learned", "on_target", "generalises", "no_harm")
+FINDINGS: Final = ("recital", "dose")
 
 _EXIT: Final = {
     Verdict.PASS: ExitCode.PASS,
@@ -29,8 +30,10 @@ class CheckResult(BaseModel):
         schema_version: changes when a reader of the JSON would have to change.
         adapter: the adapter directory as the user named it.
         base: the base model, as named by the user or the adapter's config.
-        verdict: the worst answer; a skip does not count.
+        verdict: the worst answer; a skip does not count, nor does a finding that is undecided.
         questions: one answer each for `QUESTIONS`, in that order.
+        findings: what else was found of `FINDINGS`: whether training data is recited, and whether another scale is
+            better; only where there was data to find it with.
         next_steps: what a user should do now, most important first.
         probes: the probes that the answers came from.
         provenance: versions, hashes of adapter and data, seeds, dtype, device, N0; enough to run it again.
@@ -45,6 +48,7 @@ class CheckResult(BaseModel):
     base: str | None
     verdict: Verdict
     questions: dict[str, Question]
+    findings: dict[str, Question] = Field(default_factory=dict)
     next_steps: tuple[str, ...] = ()
     probes: tuple[ProbeResult, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
