@@ -27,7 +27,7 @@ from dlm_sway.probes.base import (
     register,
     result_of,
 )
-from dlm_sway.probes.drive import Driven, drive, family_p
+from dlm_sway.probes.drive import Driven, _of_adapter, drive, family_p
 from dlm_sway.stats.multiplicity import max_t
 
 Language = Callable[..., tuple[str, ...]]
@@ -285,3 +285,15 @@ def test_a_probe_without_its_extra_is_skipped_with_the_command(driven: Drive) ->
     assert (skipped.verdict, skipped.score) == (Verdict.SKIP, None)
     assert skipped.message == "words need x, which is not installed; pip install x"
     assert ran.verdict is Verdict.PASS
+
+
+def test_a_backend_that_does_not_know_its_adapter_refuses_scales_and_cuts_with_a_reason() -> None:
+    known = _of_adapter(object())
+    assert known["scale_refusal"] == "this backend cannot scale an adapter"
+    assert known["cut_refusal"] == "this backend knows no factors"
+
+
+def test_spectra_are_made_once_however_often_a_plan_asks() -> None:
+    backend = DummyBackend(DummyOptions())
+    spectra = _of_adapter(backend)["spectra"]
+    assert spectra() is spectra()
