@@ -69,7 +69,7 @@ def judged(
             answer(own, [gains], tokens),
             answer(matrix, cells, tokens),
             answer(control, [[tone] * len(control.items)], 30),
-            answer(under_nulls, drawn, min(32, tokens)),
+            answer(under_nulls, drawn, min(48, tokens)),
         ),
     )
     assert probe.plan(spec, env, seen) == ()

@@ -52,7 +52,7 @@ class SectionInternalizationSpec(ProbeSpec):
     max_tokens: int = Field(default=256, ge=8)
     matrix_tokens: int = Field(default=48, ge=8)
     context: int = Field(default=240, ge=20)
-    null_tokens: int = Field(default=32, ge=8)
+    null_tokens: int = Field(default=48, ge=8)
 
     @model_validator(mode="after")
     def _names_differ(self) -> SectionInternalizationSpec:
@@ -80,7 +80,7 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         warning that lists them, each with the gain that would have shown; where none took, it fails. The bond decides
         nothing: what is known in any context is not bound to one, and the base gains from a fitting context too.
     Costs: one pass of all second halves behind the first halves of their group for base and fine-tune (24 sections in
-        groups of 8: 24 of at most 256 and 192 of 48 tokens), and (n_draws + 2) views of 32 tokens a section.
+        groups of 8: 24 of at most 256 and 192 of 48 tokens), and (n_draws + 2) views of 48 tokens a section.
     """
 
     category: ClassVar[Category] = "attribution"

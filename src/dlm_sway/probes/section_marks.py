@@ -117,7 +117,8 @@ def _mark(i: int, cells: Cells, control: Scores, nulls: Nulls | None, rule: Mark
     shows = [x for x in (power_line(own), None if nulls is None else float(nulls.threshold[i])) if x is not None]
     smallest = max([*shows, rule.min_gain]) if own.n_clusters >= FEWEST else None
     status, why = _status(own, beyond, p, raw, rule, has_nulls=nulls is not None)
-    if status == "not" and smallest is not None:
+    # The nulls read fewer tokens, over which the gain may have been smaller: then this says nothing.
+    if status == "not" and smallest is not None and smallest > own.estimate:
         why += f", from {smallest:.2f} it would have shown"
     return Mark(cells.labels[i], status, why, own, beyond, p, smallest)
 
