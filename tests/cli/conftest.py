@@ -19,8 +19,8 @@ from dlm_sway.suite.result import CheckResult
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BASE", "DATA", "HELD_OUT", "JSON", "DRAWS", "QUICK", "DEVICE", "DTYPE", "SEED", "BATCH_TOKENS"):
         monkeypatch.delenv(f"SWAY_{name}", raising=False)
-    for name in ("SWAY_CACHE", "SWAY_RESUME", "SWAY_TRACE", "SWAY_QUIET", "SWAY_OUT", "SWAY_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("CACHE", "RESUME", "TRACE", "QUIET", "OUT", "DEBUG", "MARKDOWN", "HTML", "JUNIT", "FORMAT", "OUTPUT"):
+        monkeypatch.delenv(f"SWAY_{name}", raising=False)
     for name in ("FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
 

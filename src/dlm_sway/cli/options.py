@@ -93,6 +93,22 @@ JsonPath: TypeAlias = Annotated[
         "--json", metavar="PATH", envvar="SWAY_JSON", show_envvar=False, help="Write all that was found as JSON."
     ),
 ]
+MarkdownPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--markdown", metavar="PATH", envvar="SWAY_MARKDOWN", show_envvar=False, help="Write a pull-request comment."
+    ),
+]
+HtmlPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", metavar="PATH", envvar="SWAY_HTML", show_envvar=False, help="Write a page with pictures, one file."
+    ),
+]
+JunitPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="PATH", envvar="SWAY_JUNIT", show_envvar=False, help="Write JUnit XML for CI."),
+]
 Seed: TypeAlias = Annotated[
     int,
     typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -32,7 +33,7 @@ def effect_chart(effect: Effect, palette: Palette = LIGHT) -> Any:
     height = _LANE + (depth * _DOT + _DOT if null else 0)
     dots = [dot | {"y": height + dot["y"]} for dot in dots]  # piles stand on the axis
     scale = _scale(alt, effect)
-    x = alt.X("x:Q", title=effect.unit or None, scale=scale, axis=alt.Axis(tickCount=5, domain=False))
+    x = alt.X("x:Q", title=effect.unit or None, scale=scale, axis=alt.Axis(tickCount=5, domain=False, labelFlush=False))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[0, height], range=[0, height], nice=False))
     layers = [*_goal(alt, effect, palette, height=height, scale=scale)]
     if dots:
@@ -70,7 +71,7 @@ def matrix_chart(matrix: Matrix, palette: Palette = LIGHT) -> Any:
     """Return a heat map: colour for the sign, strength for the size; columns are numbered as the rows are named."""
     alt = _altair()
     names = [f"{i} {shorten(name, _LABEL)}" for i, name in enumerate(matrix.labels, start=1)]
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"r": names[i], "c": str(j + 1), "v": value, "t": f"{names[i]}, column {j + 1}: {numbers.figure(value)}"}
         for i, values in enumerate(matrix.values)
         for j, value in enumerate(values)
@@ -78,14 +79,15 @@ def matrix_chart(matrix: Matrix, palette: Palette = LIGHT) -> Any:
     ]
     columns = [str(j + 1) for j in range(len(names))]
     x = alt.X("c:N", sort=columns, title=matrix.columns, axis=alt.Axis(labelAngle=0, orient="bottom", ticks=False))
-    y = alt.Y("r:N", sort=names, title=None, axis=alt.Axis(labelLimit=150, ticks=False))
+    y = alt.Y("r:N", sort=names, title=None, axis=alt.Axis(labelLimit=180, ticks=False))
     chart = _heat(alt, cells, x, y, palette)
     if len(names) <= _CELLS_WITH_NUMBERS:
-        shown = [cell | {"s": numbers.figure(cell["v"])} for cell in cells]
-        text = alt.Chart(alt.Data(values=shown)).mark_text(color=palette.ink, fontSize=10, aria=False)
+        digits = _digits(abs(cell["v"]) for cell in cells)
+        shown = [cell | {"s": f"{cell['v']:.{digits}f}"} for cell in cells]
+        text = alt.Chart(alt.Data(values=shown)).mark_text(color=palette.ink, fontSize=12, aria=False)
         chart = chart + text.encode(x=x, y=y, text="s:N")
-    side = min(max(WIDTH - 120, 26 * len(names)), 520)
-    height = min(max(26 * len(names), 120), 520)
+    side = min(max(40 * len(names), 160), 560)
+    height = min(max(30 * len(names), 90), 560)
     return _finished(chart.properties(width=side, height=height), palette)
 
 
@@ -105,7 +107,8 @@ def layer_chart(layers: Sequence[Layer], palette: Palette = LIGHT) -> Any:
     if sure:
         marks = alt.Chart(alt.Data(values=sure)).mark_circle(color=palette.ink, size=12, opacity=0.9, aria=False)
         chart = chart + marks.encode(x=x, y=y)
-    return _finished(chart.properties(width=WIDTH, height=min(max(22 * len(down), 60), 480)), palette)
+    width, height = min(max(26 * len(across), WIDTH), 680), min(max(26 * len(down), 60), 480)
+    return _finished(chart.properties(width=width, height=height), palette)
 
 
 def items_chart(extremes: Extremes, palette: Palette = LIGHT) -> Any:
@@ -116,8 +119,8 @@ def items_chart(extremes: Extremes, palette: Palette = LIGHT) -> Any:
 
 def _altair() -> Any:
     with needs_extra("drawing pictures"):
-        import altair
-    return altair
+        import altair as alt
+    return alt
 
 
 def _stacked(effect: Effect) -> tuple[list[dict[str, Any]], int]:
@@ -133,7 +136,9 @@ def _stacked(effect: Effect) -> tuple[list[dict[str, Any]], int]:
         place = round((draw - low) / (high - low or 1.0) * bins)
         piles[place] += 1
         level = min(piles[place], _MAX_STACK)
-        dots.append({"x": draw, "y": -_DOT * (level - 0.5), "t": f"null draw: {numbers.figure(draw)} {effect.unit}".strip()})
+        dots.append(
+            {"x": draw, "y": -_DOT * (level - 0.5), "t": f"null draw: {numbers.figure(draw)} {effect.unit}".strip()}
+        )
     return dots, min(max(piles.values()), _MAX_STACK)
 
 
@@ -214,6 +219,12 @@ def _heat(alt: Any, cells: Sequence[dict[str, Any]], x: Any, y: Any, palette: Pa
     return chart.encode(x=x, y=y, color=colour, opacity=alt.Opacity("o:Q", scale=None, legend=None), description="t:N")
 
 
+def _digits(sizes: Iterable[float]) -> int:
+    """Return how many decimals give the largest two digits that count, so that a cell has room for the others too."""
+    largest = max(sizes, default=0.0)
+    return min(max(1 - math.floor(math.log10(largest)), 0), 4) if largest > 0 else 0
+
+
 def _layer_cell(layer: Layer) -> dict[str, Any]:
     kind = layer.module.rsplit(f".{layer.layer}.", 1)[-1].rsplit(".", 1)[-1] or "module"
     p = "" if layer.p is None else f", p {numbers.p_value(layer.p)}"
@@ -222,8 +233,14 @@ def _layer_cell(layer: Layer) -> dict[str, Any]:
 
 
 def _bars(alt: Any, named: Sequence[tuple[str, float, str]], palette: Palette) -> Any:
-    rows = [
-        {"r": f"{i:03d}", "l": shorten(label, _LABEL), "v": value, "s": value >= 0, "t": f"{numbers.figure(value)}: {text}"}
+    rows: list[dict[str, Any]] = [
+        {
+            "r": f"{i:03d}",
+            "l": shorten(label, _LABEL),
+            "v": value,
+            "s": value >= 0,
+            "t": f"{numbers.figure(value)}: {text}",
+        }
         for i, (label, value, text) in enumerate(named)
     ]
     names = {row["r"]: row["l"] for row in rows}
@@ -234,7 +251,7 @@ def _bars(alt: Any, named: Sequence[tuple[str, float, str]], palette: Palette) -
     x = alt.X("v:Q", title=None, axis=alt.Axis(tickCount=4))
     bars = chart.mark_bar(opacity=0.8, cornerRadius=2, height=11).encode(x=x, y=y, color=colour, description="t:N")
     height = min(max(20 * len(rows), 40), 520)
-    return _finished(bars.properties(width=WIDTH - 110, height=height), palette)
+    return _finished(bars.properties(width=WIDTH - 90, height=height), palette)
 
 
 def _lookup(names: dict[str, str]) -> str:
@@ -251,8 +268,8 @@ def _finished(chart: Any, palette: Palette) -> Any:
         "gridColor": palette.grid,
         "domainColor": palette.grid,
         "tickColor": palette.grid,
-        "labelFontSize": 11,
-        "titleFontSize": 11,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
         "titleFontWeight": "normal",
     }
     return chart.configure(background="#00000000", padding=4, view={"stroke": None}, axis=axis)

@@ -125,7 +125,7 @@ def document_of(result: Result) -> Document:
     probes = tuple(_probe(i, probe) for i, probe in enumerate(result.probes))
     suite = isinstance(result, SuiteResult)
     claims = _of_probes(probes) if isinstance(result, SuiteResult) else _of_questions(result, probes)
-    counted = Counter(p.verdict for p in probes) if suite else Counter(c.row.verdict for c in claims)
+    counted = Counter(claim.row.verdict for claim in claims)
     return Document(
         kind="suite" if suite else "check",
         title=_title(result),

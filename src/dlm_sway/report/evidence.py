@@ -14,11 +14,11 @@ from typing import Any, Final, TypeAlias
 from dlm_sway.report import numbers
 from dlm_sway.report.text import clean
 
-Cell: TypeAlias = str | float | None
+Cell: TypeAlias = str | int | float | None
 
 _MAX_CURVES: Final = 8
 _MAX_POINTS: Final = 400
-_MAX_SIDE: Final = 40
+_MAX_SIDE: Final = 24
 _MAX_LAYERS: Final = 400
 _MAX_EXTREMES: Final = 10
 _MAX_ROWS: Final = 200
@@ -296,7 +296,7 @@ def _cell(value: object) -> Cell:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or (found := number(value)) is not None:
-        return None if value is None else found
+        return None if value is None else value if isinstance(value, int) else found
     if isinstance(value, list | tuple):
         return clean(", ".join(map(_word, value[:20])), limit=_CELL_WIDTH)
     return clean(value, limit=_CELL_WIDTH)

@@ -7,7 +7,6 @@ into a passed case.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 from xml.etree import ElementTree as ET
@@ -16,9 +15,8 @@ from dlm_sway.core.result import Verdict
 from dlm_sway.report.document import Document, Result, document_of
 from dlm_sway.report.model import Row
 from dlm_sway.report.suite_terminal import score_line
+from dlm_sway.report.text import legal_in_xml
 
-# XML 1.0 has no form for these, not even as a character reference.
-_ILLEGAL: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAGS: Final = {
     Verdict.FAIL: "failure",
     Verdict.ERROR: "error",
@@ -39,7 +37,7 @@ def to_junit(result: Result) -> str:
     counts = {"tests": str(len(cases))} | {
         name: str(sum(row.verdict in verdicts for row, _, _ in cases)) for name, verdicts in _COUNTED
     }
-    shared = {"name": _legal(f"sway: {document.title}"), **counts, "time": f"{document.seconds:.3f}"}
+    shared = {"name": legal_in_xml(f"sway: {document.title}"), **counts, "time": f"{document.seconds:.3f}"}
     root = ET.Element("testsuites", shared)
     suite = ET.SubElement(root, "testsuite", shared)
     _add_properties(suite, document)
@@ -67,14 +65,18 @@ def _add_properties(suite: ET.Element, document: Document) -> None:
     )
     for name, value in facts:
         if value:
-            ET.SubElement(properties, "property", {"name": _legal(name), "value": _legal(value)})
+            ET.SubElement(properties, "property", {"name": legal_in_xml(name), "value": legal_in_xml(value)})
 
 
 def _add_case(suite: ET.Element, row: Row, kind: str, seconds: float) -> None:
-    names = {"classname": _legal(f"sway.{kind}"), "name": _legal(row.question or "unnamed"), "time": f"{seconds:.3f}"}
+    names = {
+        "classname": legal_in_xml(f"sway.{kind}"),
+        "name": legal_in_xml(row.question or "unnamed"),
+        "time": f"{seconds:.3f}",
+    }
     case = ET.SubElement(suite, "testcase", names)
-    message = _legal(row.message or row.effect or row.verdict)
-    numbers = _legal(_numbers(row))
+    message = legal_in_xml(row.message or row.effect or row.verdict)
+    numbers = legal_in_xml(_numbers(row))
     tag = _TAGS.get(row.verdict)
     if tag is not None:
         undecided = row.verdict is Verdict.INCONCLUSIVE
@@ -94,7 +96,3 @@ def _numbers(row: Row) -> str:
         f"against {row.null}" if row.null else "",
     )
     return ", ".join(part for part in parts if part)
-
-
-def _legal(text: str) -> str:
-    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)

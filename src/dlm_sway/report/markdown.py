@@ -146,7 +146,9 @@ def _table(table: Table, limits: _Limits) -> str:
 
 
 def _cell(cell: Cell, limits: _Limits) -> str:
-    return numbers.figure(cell) if isinstance(cell, float) else inert("" if cell is None else cell, limit=limits.text)
+    if isinstance(cell, int | float):
+        return f"{cell:,}" if isinstance(cell, int) else numbers.figure(cell)
+    return inert("" if cell is None else cell, limit=limits.text)
 
 
 def _provenance(document: Document, limits: _Limits) -> str:

@@ -9,14 +9,22 @@ from rich.console import Console
 from rich.text import Text
 
 from dlm_sway.core.result import SuiteResult
-from dlm_sway.report.document import Document, Score, document_of
+from dlm_sway.report.document import Document, Result, Score, document_of
 from dlm_sway.report.marks import mark
-from dlm_sway.report.terminal import print_rows, print_steps, print_work
+from dlm_sway.report.terminal import print_check, print_rows, print_steps, print_work
 from dlm_sway.report.text import shorten
 
 _WIDE: Final = 140
 _NAME: Final = 40
 _NARROW_SHARE: Final = 3  # a name gets a third of a narrow terminal, and the numbers the rest
+
+
+def print_result(result: Result, console: Console) -> None:
+    """Print the report of a check or of a suite."""
+    if isinstance(result, SuiteResult):
+        print_suite(result, console)
+    else:
+        print_check(result, console)
 
 
 def print_suite(result: SuiteResult, console: Console) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from dlm_sway.core.errors import MissingExtraError
 from dlm_sway.report import charts, numbers
@@ -15,6 +15,7 @@ from dlm_sway.report.html.svg import draw
 from dlm_sway.report.palette import TOKENS
 
 _MAX_ROWS: Final = 400
+_WIDE_FROM: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,39 +27,46 @@ class Figure:
         caption: what can be seen on it, for those who do not see it too.
         svg: the picture, or None where it was not drawn.
         table: its numbers.
-        wide: whether it wants more room than others.
+        room: `wide` for one that wants a row of its own, `pair` for one whose table is shown beside it.
     """
 
     title: str
     caption: str
     svg: str | None
     table: Table
-    wide: bool = False
+    room: Literal["", "wide", "pair"] = ""
 
 
 @dataclass(slots=True)
 class Studio:
-    """Draws up to `budget` pictures; what comes later, or what nothing is there to draw with, is left to its table.
+    """Draws pictures while there is room; what comes later, or has nothing to draw it with, is left to its table.
 
     Attributes:
-        budget: pictures that may still be drawn.
+        pictures: how many may still be drawn.
+        size: how many characters they may still have together.
         missing: the command that installs what is missing, once that was met.
+        drawn: what was drawn before of the same numbers, kept from one attempt at a page to the next.
     """
 
-    budget: int
+    pictures: int
+    size: int
     missing: str | None = None
-    _drawn: dict[Any, str] = field(default_factory=dict)
+    drawn: dict[Any, str] = field(default_factory=dict)
 
-    def picture(self, make: Callable[[], Any], *, label: str) -> str | None:
+    def picture(self, numbers_of: Hashable, make: Callable[[], Any], *, label: str) -> str | None:
         """Return a picture as SVG, or None."""
-        if self.budget <= 0 or self.missing is not None:
+        if self.pictures <= 0 or self.size <= 0 or self.missing is not None:
             return None
-        self.budget -= 1
-        try:
-            return draw(make(), label=label)
-        except MissingExtraError as error:
-            self.missing = error.remedy or "the report extra"
-            return None
+        key = (numbers_of, label)
+        if key not in self.drawn:
+            try:
+                self.drawn[key] = draw(make(), label=label)
+            except MissingExtraError as error:
+                self.missing = error.remedy or "the report extra"
+                return None
+        self.pictures -= 1
+        self.size -= len(self.drawn[key])
+        return self.drawn[key]
 
 
 def claim_figure(claim: Claim, studio: Studio) -> Figure | None:
@@ -67,7 +75,7 @@ def claim_figure(claim: Claim, studio: Studio) -> Figure | None:
     if effect is None or (effect.low is None and effect.high is None and effect.bar is None and effect.null is None):
         return None
     caption = _effect_caption(claim, effect)
-    svg = studio.picture(lambda: charts.effect_chart(effect, TOKENS), label=f"{claim.row.question}: {caption}")
+    svg = studio.picture(effect, lambda: charts.effect_chart(effect, TOKENS), label=f"{claim.row.question}: {caption}")
     return Figure(claim.row.question, caption, svg, _effect_table(effect))
 
 
@@ -123,12 +131,12 @@ def _curve(curve: Curve, studio: Studio) -> Figure:
         f"highest at {curve.x_label} {curve.x[best]:g} ({numbers.figure(curve.y[best])})"
     )
     minimum = "" if curve.minimum is None else f"; the dashed line is the declared {numbers.figure(curve.minimum)}"
-    columns = (curve.x_label, f"{curve.name} ({curve.unit})" if curve.unit else curve.name)
+    columns: tuple[str, ...] = (curve.x_label, f"{curve.name} ({curve.unit})" if curve.unit else curve.name)
     rows: tuple[tuple[Cell, ...], ...] = tuple(zip(curve.x, curve.y, strict=True))
     if curve.low:
         columns += ("low", "high")
         rows = tuple((*row, low, high) for row, low, high in zip(rows, curve.low, curve.high, strict=True))
-    svg = studio.picture(lambda: charts.curve_chart(curve, TOKENS), label=caption)
+    svg = studio.picture(curve, lambda: charts.curve_chart(curve, TOKENS), label=caption)
     return Figure(curve.name, caption + minimum, svg, _cut("", columns, rows))
 
 
@@ -144,9 +152,10 @@ def _matrix(matrix: Matrix, studio: Studio) -> Figure:
         value, i, j = max(cells)
         caption += f"; the largest value is {numbers.figure(value)} {matrix.unit} ({i}, {j})"
     rows = tuple((name, *row) for name, row in zip(matrix.labels, matrix.values, strict=True))
-    svg = studio.picture(lambda: charts.matrix_chart(matrix, TOKENS), label=caption)
+    svg = studio.picture(matrix, lambda: charts.matrix_chart(matrix, TOKENS), label=caption)
     numbered = tuple(f"{i} {name}" for i, name in enumerate(matrix.labels, start=1))
-    return Figure("every pair", caption, svg, _cut("", ("", *numbered), rows), wide=len(rows) > 6)  # noqa: PLR2004 (looks)
+    room: Literal["", "wide"] = "wide" if len(rows) > _WIDE_FROM else ""
+    return Figure("every pair", caption, svg, _cut("", ("", *numbered), rows), room)
 
 
 def _layers(layers: tuple[Layer, ...], studio: Studio) -> Figure:
@@ -155,30 +164,28 @@ def _layers(layers: tuple[Layer, ...], studio: Studio) -> Figure:
     caption = f"{len(layers)} modules; the largest is {top.module} with {numbers.figure(top.value)}"
     caption += f"; {sure} marked with a dot have p <= 0.05" if sure else ""
     columns = ("module", "layer", "value", "p")
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (x.module, None if x.layer is None else float(x.layer), x.value, x.p) for x in layers
-    )
-    svg = studio.picture(lambda: charts.layer_chart(layers, TOKENS), label=caption)
-    return Figure("the model, layer by layer", caption, svg, _cut("", columns, rows))
+    rows: tuple[tuple[Cell, ...], ...] = tuple((x.module, x.layer, x.value, x.p) for x in layers)
+    svg = studio.picture(layers, lambda: charts.layer_chart(layers, TOKENS), label=caption)
+    room: Literal["", "wide"] = "wide" if len({layer.layer for layer in layers}) > 2 * _WIDE_FROM else ""
+    return Figure("the model, layer by layer", caption, svg, _cut("", columns, rows), room)
 
 
 def _null(null: Null, studio: Studio) -> Figure:
     effect = Effect(null.real, None, None, "", None, null)
     name = null.path.replace("_", " ").replace(".", ": ") or "statistic"
     caption = f"statistic {numbers.figure(null.real)}, {_beaten(null)}"
-    svg = studio.picture(lambda: charts.effect_chart(effect, TOKENS), label=f"{name}: {caption}")
+    svg = studio.picture(effect, lambda: charts.effect_chart(effect, TOKENS), label=f"{name}: {caption}")
     return Figure(f"{name} among its null draws", caption, svg, _effect_table(effect))
 
 
 def _extremes(extremes: Extremes, studio: Studio) -> Figure:
     items = tuple(dict.fromkeys((*extremes.largest, *reversed(extremes.smallest))))
     caption = f"{len(extremes.largest)} largest and {len(extremes.smallest)} smallest values"
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (x.label, x.value, None if x.tokens is None else float(x.tokens), x.text) for x in items
-    )
-    svg = studio.picture(lambda: charts.items_chart(extremes, TOKENS), label=caption)
+    rows: tuple[tuple[Cell, ...], ...] = tuple((x.label, x.value, x.tokens, x.text) for x in items)
+    svg = studio.picture(extremes, lambda: charts.items_chart(extremes, TOKENS), label=caption)
     where = f" ({extremes.path.replace('_', ' ')})" if extremes.path else ""
-    return Figure(f"items that stand out{where}", caption, svg, _cut("", ("item", "value", "tokens", "text"), rows))
+    table = _cut("", ("item", "value", "tokens", "text"), rows)
+    return Figure(f"items that stand out{where}", caption, svg, table, "pair")
 
 
 def _cut(title: str, columns: tuple[str, ...], rows: tuple[tuple[Cell, ...], ...]) -> Table:

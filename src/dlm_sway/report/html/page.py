@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -21,6 +22,7 @@ from dlm_sway.report.html.figures import Figure, Studio, claim_figure, probe_fig
 from dlm_sway.report.text import shorten
 
 MAX_BYTES: Final = 1_500_000
+_PICTURES_BYTES: Final = 700_000
 _SYMBOLS: Final = {
     Verdict.PASS: "✓",
     Verdict.FAIL: "✗",
@@ -64,15 +66,15 @@ def to_html(result: Result) -> str:
     """Return the result as one HTML page under 1.5 MB; what did not fit is counted and stands in the JSON."""
     document = document_of(result)
     page = ""
+    drawn: dict[Any, str] = {}
     for limits in _LIMITS:
-        page = _rendered(document, limits)
+        page = _rendered(document, limits, Studio(limits.pictures, _PICTURES_BYTES, drawn=drawn))
         if len(page.encode()) < MAX_BYTES:
             return page
     return page
 
 
-def _rendered(document: Document, limits: _Limits) -> str:
-    studio = Studio(limits.pictures)
+def _rendered(document: Document, limits: _Limits, studio: Studio) -> str:
     claims = [_claim(claim, studio, limits) for claim in document.claims[: limits.claims]]
     probes = [_probe(view, studio, limits) for view in document.probes[: limits.probes]]
     style, script = _resource("style.css"), _resource("script.js")
@@ -146,16 +148,27 @@ def _environment() -> Any:
     from markupsafe import Markup
 
     made = Environment(
-        loader=FunctionLoader(_resource), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_resource),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    made.filters |= {"figure": _figure_text, "symbol": _SYMBOLS.__getitem__, "seconds": _seconds, "ours": Markup}
-    made.globals["numbered"] = _numbered
+    made.filters |= {"symbol": _SYMBOLS.__getitem__, "seconds": _seconds, "ours": Markup}
+    made.globals |= {"numbered": _numbered, "cells": _cells, "is_open": _is_open}
     return made
 
 
-def _figure_text(cell: Cell) -> str:
-    if isinstance(cell, float):
-        return numbers.figure(cell) if cell else "0"
+def _cells(table: Table) -> tuple[tuple[tuple[str, Cell], ...], ...]:
+    """Return each row's cells as text beside their values; the numbers of a column share their decimals."""
+    columns = zip(*table.rows, strict=True)
+    like = [[cell for cell in column if isinstance(cell, float)] for column in columns]
+    return tuple(tuple((_text(cell, like[i]), cell) for i, cell in enumerate(row)) for row in table.rows)
+
+
+def _text(cell: Cell, like: Sequence[float]) -> str:
+    if isinstance(cell, int | float):
+        return f"{cell:,}" if isinstance(cell, int) else numbers.figure(cell, like=like)
     return "" if cell is None else cell
 
 
@@ -165,9 +178,13 @@ def _seconds(value: float) -> str:
 
 def _numbered(table: Table) -> tuple[bool, ...]:
     """Return which columns hold numbers only, so that they stand to the right and sort as numbers."""
-    return tuple(
-        any(isinstance(row[i], float) for row in table.rows) and not any(isinstance(row[i], str) for row in table.rows)
-        for i in range(len(table.columns))
-    )
+    columns = list(zip(*table.rows, strict=True))
+    kinds = [{type(cell) for cell in column} - {type(None)} for column in columns] or [set()] * len(table.columns)
+    return tuple(bool(found) and found <= {int, float} for found in kinds)
 
 
+def _is_open(shown: _Shown) -> bool:
+    """Return whether a probe is unfolded at first: what did not pass, and what has a picture of its own kind."""
+    view: ProbeView = shown.view
+    pictured = view.evidence.curves or view.evidence.matrix or view.evidence.layers
+    return bool(pictured) or view.verdict not in (Verdict.PASS, Verdict.SKIP)

@@ -6,12 +6,14 @@ through it, whatever the data made the renderer do.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from dlm_sway.core.extras import needs_extra
 from dlm_sway.report.palette import variables
+from dlm_sway.report.text import legal_in_xml
 
 _NS: Final = "{http://www.w3.org/2000/svg}"
 _TAGS: Final = frozenset({"svg", "g", "path", "line", "rect", "text", "tspan"})
@@ -38,7 +40,9 @@ def draw(chart: Any, *, label: str) -> str:
     """
     with needs_extra("drawing pictures"):
         import vl_convert
-    return rebuilt(vl_convert.vegalite_to_svg(chart.to_dict(), allowed_base_urls=[]), label=label)
+    # What draws ends the whole process where a text cannot stand in XML, so none may reach it.
+    spec = legal_in_xml(json.dumps(chart.to_dict(), ensure_ascii=False))
+    return rebuilt(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]), label=label)
 
 
 def rebuilt(svg: str, *, label: str) -> str:
@@ -54,7 +58,7 @@ def rebuilt(svg: str, *, label: str) -> str:
 
 def _copy(source: ET.Element, colours: dict[str, str]) -> ET.Element | None:
     tag = source.tag.removeprefix(_NS)
-    if tag not in _TAGS or source.get("display") == "none" or source.get("d") == "" or source.get("fill") == "#00000000":
+    if tag not in _TAGS or _is_empty(source):
         return None
     kept = {name: _value(name, value, colours) for name, value in source.attrib.items() if name in _KEPT}
     made = ET.Element(tag, {name: value for name, value in kept.items() if value})
@@ -66,6 +70,10 @@ def _copy(source: ET.Element, colours: dict[str, str]) -> ET.Element | None:
         if copy is not None:
             made.append(copy)
     return made if len(made) or tag != "g" else None
+
+
+def _is_empty(source: ET.Element) -> bool:
+    return source.get("display") == "none" or source.get("d") == "" or source.get("fill") == "#00000000"
 
 
 def _value(name: str, value: str, colours: dict[str, str]) -> str:
