@@ -79,7 +79,7 @@ def _rendered(document: Document, limits: _Limits, studio: Studio) -> str:
     probes = [_probe(view, studio, limits) for view in document.probes[: limits.probes]]
     style, script = _resource("style.css"), _resource("script.js")
     text: str = (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             doc=document,
@@ -143,7 +143,8 @@ def _resource(name: str) -> str:
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
+    """Return the template engine: all text is escaped, and a name that does not exist is an error."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
