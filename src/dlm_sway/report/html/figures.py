@@ -102,7 +102,7 @@ def _effect_caption(claim: Claim, effect: Effect) -> str:
         parts.append(f"95 % interval {claim.row.interval}")
     if effect.bar is not None:
         sign = "±" if effect.bar.both else ""
-        parts.append(f"declared {effect.bar.side} {sign}{numbers.figure(effect.bar.value)}")
+        parts.append(f"declared {effect.bar.side} {sign}{effect.bar.value:.3g}")
     if effect.null is not None:
         parts.append(_beaten(effect.null))
     return "; ".join(parts)
@@ -130,7 +130,7 @@ def _curve(curve: Curve, studio: Studio) -> Figure:
         f"{curve.name} from {numbers.figure(curve.y[0])} to {numbers.figure(curve.y[-1])} {curve.unit}, "
         f"highest at {curve.x_label} {curve.x[best]:g} ({numbers.figure(curve.y[best])})"
     )
-    minimum = "" if curve.minimum is None else f"; the dashed line is the declared {numbers.figure(curve.minimum)}"
+    minimum = "" if curve.minimum is None else f"; the dashed line is the declared {curve.minimum:.3g}"
     columns: tuple[str, ...] = (curve.x_label, f"{curve.name} ({curve.unit})" if curve.unit else curve.name)
     rows: tuple[tuple[Cell, ...], ...] = tuple(zip(curve.x, curve.y, strict=True))
     if curve.low:
