@@ -9,12 +9,14 @@ EVERY := hf,embed,style,report,data,api,mlx,trackers,dev
 # Stamps of what is installed; dev includes hf.
 HF := .venv/.installed-hf
 DEV := .venv/.installed-dev
+# What looks for barriers on the page; fetched, never kept in the repository.
+AXE := .tools/axe/package/axe.min.js
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow bench truth lint model constraints clean
+.PHONY: help demo test test-browser test-slow bench truth lint model constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,12 +30,17 @@ demo: $(HF) ## Train a LoRA and its noise twin on a small real model, check both
 test: $(DEV) ## Run all tests that take seconds, with the real model too (fetched once, then offline)
 	model=$$($(BIN)/python -m dlm_sway.demo.model) && \
 	export SWAY_TEST_MODEL="$$model" HF_HUB_OFFLINE=1 && \
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PYTEST) -m "not slow and not real" -n 2 && \
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PYTEST) -m "not slow and not real and not browser" -n 2 && \
 	$(PYTEST) -m "real and not slow"
 
 test-slow: $(DEV) ## Run the tests that take minutes, one at a time
 	model=$$($(BIN)/python -m dlm_sway.demo.model) && \
 	SWAY_TEST_MODEL="$$model" HF_HUB_OFFLINE=1 $(PYTEST) -m slow
+
+test-browser: $(DEV) $(AXE) ## Look at the HTML report with a real browser: no errors, no requests, no barriers
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  echo 'the browser is missing; on Debian: apt-get install chromium chromium-driver' >&2; exit 1; }
+	SWAY_AXE=$(AXE) $(PYTEST) -m browser
 
 bench: $(HF) ## Measure speed on the real model, write benchmarks/results/speed.json
 	SWAY_TEST_MODEL=$$($(BIN)/python -m dlm_sway.demo.model) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed/run.py
@@ -75,3 +82,9 @@ $(HF): pyproject.toml constraints.txt | $(BIN)/python
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[$(EVERY)]'
 	touch $(HF) $@
+
+$(AXE):
+	@command -v npm >/dev/null || { echo 'npm is missing; on Debian: apt-get install npm' >&2; exit 1; }
+	mkdir -p .tools/axe
+	cd .tools/axe && npm pack --silent axe-core@4.11.4 && tar xzf axe-core-4.11.4.tgz
+	touch $@

@@ -24,6 +24,7 @@ from dlm_sway.cli import (
     init,
     inspect,
     list_probes,
+    report,
     rescale,
     schema,
     trace,
@@ -68,6 +69,7 @@ app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
+app.command("report")(report.report)
 app.command("list-probes")(list_probes.list_probes)
 app.command("rescale")(rescale.rescale)
 app.command("trace")(trace.trace)

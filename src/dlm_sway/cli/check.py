@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,10 @@ from dlm_sway.cli.options import (
     Dtype,
     DtypeOption,
     HeldOut,
+    HtmlPath,
     JsonPath,
+    JunitPath,
+    MarkdownPath,
     Quick,
     Quiet,
     Resume,
@@ -41,6 +45,9 @@ def check(
     data: Data = None,
     held_out: HeldOut = None,
     json_path: JsonPath = None,
+    markdown: MarkdownPath = None,
+    html: HtmlPath = None,
+    junit: JunitPath = None,
     n_draws: Draws = 39,
     quick: Quick = False,
     device: Device = "auto",
@@ -62,7 +69,8 @@ def check(
     """
     adapter, data, held_out = adapter.expanduser(), _expanded(data), _expanded(held_out)
     validate(adapter, data=data, held_out=held_out, n_draws=n_draws)
-    json_path, trace = ready_to_write(json_path), ready_to_write(trace)
+    files = {"json": json_path, "markdown": markdown, "html": html, "junit": junit}
+    files, trace = {name: ready_to_write(path) for name, path in files.items()}, ready_to_write(trace)
 
     from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
     from dlm_sway.cli.progress import show_progress
@@ -86,7 +94,7 @@ def check(
             trace=trace,
             progress=progress,
         )
-    finish(result, json_path)
+    finish(result, files)
 
 
 def validate(adapter: Path, *, data: Path | None, held_out: Path | None, n_draws: int) -> None:
@@ -111,14 +119,13 @@ def validate(adapter: Path, *, data: Path | None, held_out: Path | None, n_draws
         raise BadInputError(what, where=held_out, remedy="give text of the same kind that was not trained on")
 
 
-def finish(result: CheckResult, json_path: Path | None) -> None:
-    """Write the JSON, print the report and end with the verdict's exit code."""
+def finish(result: CheckResult, files: Mapping[str, Path | None]) -> None:
+    """Write each report that has a path, print the report and end with the verdict's exit code."""
     from dlm_sway.cli.console import stdout_console
-    from dlm_sway.cli.deliver import deliver
-    from dlm_sway.report.json import to_json
+    from dlm_sway.cli.deliver import deliver_reports
     from dlm_sway.report.terminal import print_check
 
-    deliver(json_path, lambda: to_json(result), lambda: print_check(result, stdout_console()))
+    deliver_reports(result, files, lambda: print_check(result, stdout_console()))
     raise typer.Exit(int(result.exit_code))
 
 

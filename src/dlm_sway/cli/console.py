@@ -29,6 +29,11 @@ def stderr_console() -> Console:
     return _Console(markup=False, emoji=False, highlight=False, stderr=True)
 
 
+def plain_console(file: TextIO) -> Console:
+    """Return the same on a file, without colour whatever the environment says."""
+    return _Console(markup=False, emoji=False, highlight=False, file=file, color_system=None, force_terminal=False)
+
+
 def never_fail_to_encode() -> None:
     """Make stdout and stderr print `?` for what their encoding lacks, instead of ending the program."""
     for stream in (sys.stdout, sys.stderr):

@@ -26,6 +26,7 @@ from dlm_sway.cli.options import (
     SuiteSeed,
     TracePath,
     Weights,
+    places,
     ready_to_write,
 )
 
@@ -80,9 +81,9 @@ def gate(
     are judged again, and nothing is run. 1: failed, 3: an error, 4: undecided.
     """
     from dlm_sway.cli.console import stdout_console
-    from dlm_sway.cli.outputs import places, write_all
+    from dlm_sway.cli.deliver import deliver_reports
+    from dlm_sway.cli.gate_lines import print_gate
     from dlm_sway.cli.run import prepared, ran
-    from dlm_sway.cli.suite_lines import print_gate
     from dlm_sway.suite.gate import gate as judge
     from dlm_sway.suite.settings import read_weights
 
@@ -109,10 +110,7 @@ def gate(
     found = judge(
         result, threshold=threshold, coverage_threshold=coverage, weights=read_weights(weights), strict=strict
     )
-    fault = write_all(result, wanted)
-    print_gate(found, stdout_console())
-    if fault is not None:
-        raise fault
+    deliver_reports(result, wanted, lambda: print_gate(found, stdout_console()))
     raise typer.Exit(int(found.exit_code))
 
 

@@ -93,6 +93,22 @@ JsonPath: TypeAlias = Annotated[
         "--json", metavar="PATH", envvar="SWAY_JSON", show_envvar=False, help="Write all that was found as JSON."
     ),
 ]
+MarkdownPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--markdown", metavar="PATH", envvar="SWAY_MARKDOWN", show_envvar=False, help="Write a pull-request comment."
+    ),
+]
+HtmlPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", metavar="PATH", envvar="SWAY_HTML", show_envvar=False, help="Write a page with pictures, one file."
+    ),
+]
+JunitPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="PATH", envvar="SWAY_JUNIT", show_envvar=False, help="Write JUnit XML for CI."),
+]
 Seed: TypeAlias = Annotated[
     int,
     typer.Option(
@@ -172,20 +188,6 @@ SuiteDevice: TypeAlias = Annotated[
 SuiteDtype: TypeAlias = Annotated[
     Dtype | None, typer.Option("--dtype", envvar="SWAY_DTYPE", show_envvar=False, help="What to compute in.")
 ]
-MarkdownPath: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--markdown", metavar="PATH", envvar="SWAY_MARKDOWN", show_envvar=False, help="Write a report as Markdown."
-    ),
-]
-HtmlPath: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="PATH", envvar="SWAY_HTML", show_envvar=False, help="Write a report as HTML."),
-]
-JunitPath: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--junit", metavar="PATH", envvar="SWAY_JUNIT", show_envvar=False, help="Write JUnit's XML."),
-]
 
 
 def ready_to_write(path: Path | None) -> Path | None:
@@ -201,3 +203,12 @@ def ready_to_write(path: Path | None) -> Path | None:
     expanded = path.expanduser()
     writable(expanded)
     return expanded
+
+
+def places(**paths: Path | None) -> dict[str, Path]:
+    """Return the places that were named, by format, after a check that each can be written.
+
+    Raises:
+        BadInputError: one cannot; found out now rather than after the work.
+    """
+    return {name: place for name, path in paths.items() if (place := ready_to_write(path)) is not None}

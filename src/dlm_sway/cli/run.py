@@ -30,6 +30,7 @@ from dlm_sway.cli.options import (
     SuiteSeed,
     TracePath,
     Weights,
+    places,
     ready_to_write,
 )
 
@@ -72,8 +73,8 @@ def run(
     on with --resume; what it had scored is not scored again.
     """
     from dlm_sway.cli.console import stdout_console
-    from dlm_sway.cli.outputs import places, write_all
-    from dlm_sway.cli.suite_lines import print_suite
+    from dlm_sway.cli.deliver import deliver_reports
+    from dlm_sway.report.suite_terminal import print_suite
 
     suite, settings = prepared(
         spec,
@@ -95,10 +96,7 @@ def run(
         raise typer.Exit
     wanted = places(json=json_path, markdown=markdown, html=html, junit=junit)
     result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
-    fault = write_all(result, wanted)
-    print_suite(result, stdout_console())
-    if fault is not None:
-        raise fault
+    deliver_reports(result, wanted, lambda: print_suite(result, stdout_console()))
     raise typer.Exit(exit_code(result))
 
 
@@ -164,7 +162,7 @@ def exit_code(result: SuiteResult) -> int:
 def show_estimate(suite: Suite, settings: Settings) -> None:
     """Print what a run would cost; no model is loaded."""
     from dlm_sway.cli.console import stdout_console
-    from dlm_sway.cli.suite_lines import print_estimate
+    from dlm_sway.cli.gate_lines import print_estimate
     from dlm_sway.suite.estimate import estimate
     from dlm_sway.suite.run import arranged_for, env_of
 

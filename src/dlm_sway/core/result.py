@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
+from dlm_sway.core.shown import Shown
+
 
 class Verdict(StrEnum):
     """The answer to one claim. Absence of evidence never passes."""
@@ -95,7 +97,7 @@ class Question(BaseModel):
     message: str = ""
 
 
-class SuiteResult(BaseModel):
+class SuiteResult(Shown, BaseModel):
     """What a suite of probes found on one adapter: the shape of the JSON file that `sway run` writes.
 
     Attributes:

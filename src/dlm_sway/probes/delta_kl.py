@@ -119,6 +119,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
             return Question(verdict=Verdict.SKIP, message=message), {}
         test = found.tests[0]
         evidence = null_evidence(test, p["learned"]) | {
+            "minimum": {"learned": spec.min_ratio},
             "lam_star": found.data["lam"],
             "null_items": len(found.data["at_star"].items),
             "null_tokens": int(found.data["at_star"].tokens.sum()),

@@ -124,6 +124,7 @@ class TargetGain(Probe[TargetGainSpec]):
         main = evidence["on_target"]
         evidence |= {"null_draws": (main["null"] or {}).get("null_draws", [])}
         evidence |= {"statistic": (main["null"] or {}).get("statistic")}
+        evidence |= {"minimum": dict.fromkeys(claims, spec.min_gain)}
         return result_of(spec, claims, headline="on_target", score=_score(claims), evidence=evidence)
 
 

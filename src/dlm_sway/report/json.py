@@ -1,8 +1,8 @@
 """Reports as strict JSON: no NaN, a stable order, and a way back.
 
-`CheckResult.model_validate_json(to_json(result))` gives the same result again wherever its numbers are finite. JSON
-has no word for NaN and infinity, so those become null; an interval with such an end becomes null as a whole, since
-half an interval would be read as a whole one.
+`report.read.read_result` gives the same result again wherever its numbers are finite. JSON has no word for NaN and
+infinity, so those become null; an interval with such an end becomes null as a whole, since half an interval would be
+read as a whole one.
 """
 
 from __future__ import annotations
@@ -12,25 +12,41 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from dlm_sway.core.result import SuiteResult
 from dlm_sway.suite.result import QUESTIONS, CheckResult
 
 
-def to_json(result: CheckResult) -> str:
+def to_json(result: CheckResult | SuiteResult) -> str:
     """Return the result as JSON with a newline at its end; equal results give equal bytes.
 
     `schema_version` stands first and the records keep their fields' order; free-form parts (evidence, provenance,
     timing) are sorted by key.
     """
-    return dumps(check_document(result))
+    return dumps(suite_document(result) if isinstance(result, SuiteResult) else check_document(result))
 
 
 def check_document(result: CheckResult) -> dict[str, Any]:
-    """Return the result as JSON values."""
+    """Return the result of a check as JSON values."""
     dumped = result.model_dump()
     dumped["questions"] = {key: dumped["questions"][key] for key in _question_order(result)}
-    document: dict[str, Any] = {key: _plain(value) for key, value in dumped.items()}
+    document = _common(dumped)
     for question in (*document["questions"].values(), *document["findings"].values()):
         question["interval"] = _whole(question["interval"])
+    return document
+
+
+def suite_document(result: SuiteResult) -> dict[str, Any]:
+    """Return the result of a suite as JSON values; its verdict stands behind its name, where a reader looks for it."""
+    dumped = result.model_dump()
+    first = ("schema_version", "name", "verdict")
+    document = _common({key: dumped[key] for key in (*first, *dumped)})
+    document["components"] = {key: value for key, value in document["components"].items() if value is not None}
+    document["coverage"] = document["coverage"] or 0.0
+    return document
+
+
+def _common(dumped: Mapping[str, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = {key: _plain(value) for key, value in dumped.items()}
     for probe in document["probes"]:
         probe["ci_95"] = _whole(probe["ci_95"])
         probe["duration_s"] = probe["duration_s"] or 0.0

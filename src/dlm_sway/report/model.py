@@ -51,7 +51,7 @@ class Row:
 
 def rows(result: CheckResult) -> tuple[Row, ...]:
     """Return one row a question, in the order of the result, then one a finding."""
-    return tuple(_row(key, question) for key, question in {**result.questions, **result.findings}.items())
+    return tuple(row_of(key, question) for key, question in {**result.questions, **result.findings}.items())
 
 
 def headline(result: CheckResult, *, name: str = "") -> str:
@@ -66,8 +66,13 @@ def headline(result: CheckResult, *, name: str = "") -> str:
 
 def adapter_name(result: CheckResult) -> str:
     """Return the last part of the adapter's path, short enough for a line."""
-    path = clean(result.adapter).rstrip("/\\")
-    return shorten(path.replace("\\", "/").rsplit("/", 1)[-1] or path, _NAME_WIDTH) or "adapter"
+    return last_part(result.adapter)
+
+
+def last_part(path: str) -> str:
+    """Return the last part of a path, safe to print, short enough for a line."""
+    whole = clean(path).rstrip("/\\")
+    return shorten(whole.replace("\\", "/").rsplit("/", 1)[-1] or whole, _NAME_WIDTH) or "adapter"
 
 
 def label(key: str) -> str:
@@ -80,14 +85,21 @@ def next_steps(result: CheckResult) -> tuple[str, ...]:
     return tuple(clean(step) for step in result.next_steps)
 
 
-def _row(key: str, question: Question) -> Row:
+def row_of(key: str, question: Question, *, title: str | None = None) -> Row:
+    """Return one answer as text.
+
+    Args:
+        key: the question or claim.
+        question: its answer.
+        title: what to call it; by default the key as words.
+    """
     signed = key in _SIGNED
     ends = question.interval or ()
     estimate = () if question.effect is None else (question.effect,)
     unit = None if question.unit is None else clean(question.unit)
     return Row(
         key=key,
-        question=label(key),
+        question=label(key) if title is None else title,
         verdict=question.verdict,
         effect=numbers.effect(question.effect, unit, like=ends, signed=signed),
         interval=numbers.interval(question.interval, like=estimate, signed=signed),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def _axis(values: Sequence[float], across: int) -> tuple[Callable[[float], int],
     if log:
         ticks = [10.0**k for k in range(math.ceil(start), math.floor(end) + 1)]
     else:
-        step = _nice(span / 4)
+        step = _nice(max(span / 4, sys.float_info.min))  # a quarter of the smallest float is zero
         ticks = [k * step for k in range(math.ceil(start / step), math.floor((start + span) / step) + 1)]
     return place, ticks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
@@ -19,25 +20,39 @@ from dlm_sway.suite.result import CheckResult
 _COLUMNS_FROM: Final = 140  # every part in a column of its own, and forty characters left for the words
 _NEEDS_WORDS: Final = frozenset({Verdict.FAIL, Verdict.WARN, Verdict.INCONCLUSIVE, Verdict.ERROR})
 _TITLES: Final = ("", "question", "effect", "95 % interval", "p", "against")
+_NULL_WIDTH: Final = 24  # a longer name of a null folds, so that the words keep their column
 _INDENT: Final = 2
 
 
 def print_check(result: CheckResult, console: Console) -> None:
-    """Print the report; in columns from 140 characters on, else numbers first and words where a number needs them."""
+    """Print the report of a check."""
     print_headline(result, console)
     base = f" on {clean(result.base)}" if result.base else ""
     console.print(Text(f"{clean(result.adapter)}{base}", style="dim"), soft_wrap=True)
-    found = rows(result)
+    print_rows(rows(result), console)
+    print_steps(next_steps(result), console)
+    print_work(work_line(result), console)
+
+
+def print_rows(found: Sequence[Row], console: Console) -> None:
+    """Print the answers; in columns from 140 characters on, else numbers first and words where a number needs them."""
     if found:
         console.print()
         table = _columns(found, console) if console.width >= _COLUMNS_FROM else _lines(found, console)
         print_trimmed(table, console, indent=_INDENT)
-    steps = next_steps(result)
+
+
+def print_steps(steps: Sequence[str], console: Console) -> None:
+    """Print what to do next, numbered."""
     if steps:
         console.print()
         console.print(Text("Next", style="bold"))
         print_trimmed(_numbered(steps), console, indent=_INDENT)
-    if line := work_line(result):
+
+
+def print_work(line: str, console: Console) -> None:
+    """Print what it took, as the last line."""
+    if line:
         console.print()
         console.print(Text(line, style="dim"), soft_wrap=True)
 
@@ -54,18 +69,19 @@ def print_headline(result: CheckResult, console: Console, *, name: str = "") -> 
     console.print(line, soft_wrap=True)
 
 
-def _columns(found: tuple[Row, ...], console: Console) -> Table:
+def _columns(found: Sequence[Row], console: Console) -> Table:
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in _TITLES:
+    for title in _TITLES[:-1]:
         table.add_column(title, no_wrap=True)
-    table.add_column("in words")
+    table.add_column(_TITLES[-1], max_width=_NULL_WIDTH, overflow="fold")
+    table.add_column("in words", overflow="fold")
     for row in found:
         cells = (row.question, row.effect, row.interval, row.p, row.null, row.message)
         table.add_row(mark(row.verdict, console), *map(Text, cells))
     return table
 
 
-def _lines(found: tuple[Row, ...], console: Console) -> Table:
+def _lines(found: Sequence[Row], console: Console) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -90,7 +106,7 @@ def _measure(row: Row, width: int) -> Text:
     return text
 
 
-def _numbered(steps: tuple[str, ...]) -> Table:
+def _numbered(steps: Sequence[str]) -> Table:
     table = Table.grid(padding=(0, 1, 0, 0))
     for number, step in enumerate(steps, start=1):
         table.add_row(Text(f"{number}."), Text(step))

@@ -12,6 +12,8 @@ from typing import Final
 
 # CSI (colours, cursor), OSC (titles, links) and the two-character sequences of ECMA-48.
 _ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x9b[0-?]*[@-~]")
+# XML 1.0 has no form for these, not even as a character reference.
+_NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _AS_SPACE: Final = frozenset({"\n", "\r", "\t", "\v", "\f", "\x85", "\u2028", "\u2029"})
 
 
@@ -31,10 +33,17 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
+def legal_in_xml(text: str) -> str:
+    """Return `text` with a replacement character for each that XML cannot hold."""
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _shown(char: str) -> str:
     if char in _AS_SPACE:
         return " "
     kind = unicodedata.category(char)
     if kind == "Cs":  # half a surrogate pair, from a file name: no encoding can print it
+        return "\N{REPLACEMENT CHARACTER}"
+    if char in "\ufffe\uffff":  # no characters: XML, and what draws pictures, cannot hold them
         return "\N{REPLACEMENT CHARACTER}"
     return "" if kind in ("Cc", "Cf") else char  # Cf holds the marks that turn the direction of text round

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from dlm_sway.core.result import SuiteResult
 from dlm_sway.report.text import clean
 from dlm_sway.suite.result import CheckResult
 
@@ -12,7 +13,7 @@ _TENTHS_BELOW: Final = 10.0
 _SHORT: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
-def work_line(result: CheckResult) -> str:
+def work_line(result: CheckResult | SuiteResult) -> str:
     """Return tokens, time, path, probes, dtype and N0, such as `scored 37,120 view-tokens in 41 s (905/s), fp32`.
 
     Empty where no model was asked.

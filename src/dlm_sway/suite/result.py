@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dlm_sway.core.errors import ExitCode
 from dlm_sway.core.result import ProbeResult, Question, Verdict
+from dlm_sway.core.shown import Shown
 
 SCHEMA_VERSION: Final = 1
 QUESTIONS: Final = ("sound", "applied", "learned", "on_target", "generalises", "no_harm")
@@ -23,7 +24,7 @@ _EXIT: Final = {
 }
 
 
-class CheckResult(BaseModel):
+class CheckResult(Shown, BaseModel):
     """The answers to the six questions about one adapter.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""A suite's result on a terminal: the verdict, a line a probe, the score, what to do next."""
+"""What a gate and an estimate say on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
+from dlm_sway.core.result import Verdict
 from dlm_sway.report.layout import print_trimmed
 from dlm_sway.report.marks import mark
 from dlm_sway.report.text import clean
@@ -20,37 +20,6 @@ if TYPE_CHECKING:
 
 _INDENT: Final = 2
 _MINUTE: Final = 90
-
-
-def print_suite(result: SuiteResult, console: Console) -> None:
-    """Print what a suite found; the first line says the verdict."""
-    line = Text.assemble(mark(result.verdict, console, loud=True), "  ", f"{clean(result.name)}: {_counts(result)}")
-    console.print(line, soft_wrap=True)
-    models = f"{clean(result.adapter)} on {clean(result.base)}" if result.adapter else clean(result.base or "")
-    console.print(Text(models, style="dim"), soft_wrap=True)
-    console.print()
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for probe in result.probes:
-        table.add_row(mark(probe.verdict, console), Text(clean(probe.name)), _words(probe))
-    print_trimmed(table, console, indent=_INDENT)
-    console.print()
-    console.print(Text(score_line(result)), soft_wrap=True)
-    if result.next_steps:
-        console.print()
-        console.print(Text("Next", style="bold"))
-        for number, step in enumerate(result.next_steps, start=1):
-            console.print(Text(f"  {number}. {clean(step)}"), soft_wrap=True)
-
-
-def score_line(result: SuiteResult) -> str:
-    """Return score, band and coverage, with the parts that the score is made of."""
-    if result.score is None:
-        return f"no score: nothing was decided ({result.band})"
-    parts = ", ".join(f"{name} {value:.2f}" for name, value in result.components.items())
-    return f"score {result.score:.2f} ({result.band}), {result.coverage:.0%} decided: {parts}"
 
 
 def print_gate(found: Gate, console: Console) -> None:
@@ -85,15 +54,6 @@ def print_estimate(found: Estimate, files: tuple[str, ...], console: Console) ->
     console.print(Text(f"about {found.view_tokens:,} view-tokens{time}"), soft_wrap=True)
     how = "counted with the base's tokenizer" if found.counted == "tokenizer" else "estimated from characters"
     console.print(Text(f"tokens are {how}; nothing was loaded or scored", style="dim"), soft_wrap=True)
-
-
-def _counts(result: SuiteResult) -> str:
-    found = [(v, sum(p.verdict is v for p in result.probes)) for v in Verdict]
-    return ", ".join(f"{n} {v}" for v, n in found if n)
-
-
-def _words(probe: ProbeResult) -> Text:
-    return Text(clean(probe.message), style="" if probe.verdict in (Verdict.FAIL, Verdict.ERROR) else "dim")
 
 
 def _time(seconds: float) -> str:

@@ -1,0 +1,84 @@
+"""Results back from their JSON files, of this version and of older ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from pydantic import ValidationError
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.result import SuiteResult
+from dlm_sway.report.document import Result
+from dlm_sway.report.text import clean
+from dlm_sway.suite.result import SCHEMA_VERSION, CheckResult
+
+_REMEDY: Final = "name a file that `sway check --json` or `sway run --json` wrote"
+_FAULTS: Final = 3
+
+# From each older version, what makes a document of the next; a version that is not here needs no change.
+_STEPS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+
+
+def load_result(path: Path) -> Result:
+    """Return the result that a file holds.
+
+    Raises:
+        BadInputError: it cannot be read, is no result, or was written by a newer sway.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or "is not UTF-8"
+        raise BadInputError(f"cannot be read: {reason}", where=path, remedy=_REMEDY) from exc
+    return read_result(text, where=str(path))
+
+
+def read_result(text: str, *, where: str = "the document") -> Result:
+    """Return the result of a check or of a suite from its JSON.
+
+    Args:
+        text: the document.
+        where: what errors call it.
+
+    Raises:
+        BadInputError: it is no result, or was written by a newer sway.
+    """
+    document = _upgraded(_parsed(text, where), where)
+    model: type[CheckResult | SuiteResult] = CheckResult if "questions" in document else SuiteResult
+    try:
+        return model.model_validate(document)
+    except ValidationError as exc:
+        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in exc.errors()[:_FAULTS])
+        raise BadInputError(f"is no result: {clean(faults, limit=500)}", where=where, remedy=_REMEDY) from None
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    def refuse(word: str) -> NoReturn:
+        raise ValueError(f"{word} is no JSON")
+
+    try:
+        document = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as exc:
+        raise BadInputError(f"is no JSON: {clean(exc, limit=200)}", where=where, remedy=_REMEDY) from None
+    if isinstance(document, dict) and {"trained", "twin"} <= document.keys():
+        raise BadInputError(
+            "holds the two results of a demo", where=where, remedy="save one of its parts, as `trained`"
+        )
+    if not isinstance(document, dict) or "schema_version" not in document or "probes" not in document:
+        raise BadInputError("is no result of sway", where=where, remedy=_REMEDY)
+    return document
+
+
+def _upgraded(document: dict[str, Any], where: str) -> dict[str, Any]:
+    version = document["schema_version"]
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise BadInputError("has no usable schema_version", where=where, remedy=_REMEDY)
+    if version > SCHEMA_VERSION:
+        what = f"has schema_version {version}, and this sway reads up to {SCHEMA_VERSION}"
+        raise BadInputError(what, where=where, remedy="update sway: pip install --upgrade dlm-sway")
+    for step in range(version, SCHEMA_VERSION):
+        document = _STEPS[step](document) if step in _STEPS else document
+    return {**document, "schema_version": SCHEMA_VERSION}

@@ -1,0 +1,22 @@
+"""The JSON Schema of the files that `sway check --json` and `sway run --json` write."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from dlm_sway.core.result import SuiteResult
+from dlm_sway.suite.result import CheckResult
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_TITLES: Final = {"check": "Result of `sway check`", "suite": "Result of `sway run`"}
+
+
+def result_schemas() -> dict[str, dict[str, Any]]:
+    """Return the schema of each kind of result, by `check` and `suite`."""
+    models: dict[str, type[BaseModel]] = {"check": CheckResult, "suite": SuiteResult}
+    return {
+        kind: {"$schema": _DIALECT, **model.model_json_schema(mode="serialization"), "title": _TITLES[kind]}
+        for kind, model in models.items()
+    }

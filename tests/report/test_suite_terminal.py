@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.report.samples import hostile, snapshot, stored
+
+from dlm_sway.core.result import SuiteResult
+from dlm_sway.report.suite_terminal import print_suite
+
+Printed = Callable[..., str]
+
+
+def _shown(printed: Printed, result: SuiteResult, **options: object) -> str:
+    return printed(lambda console: print_suite(result, console), **options)
+
+
+@pytest.fixture
+def suite() -> SuiteResult:
+    found = stored("suite")
+    assert isinstance(found, SuiteResult)
+    return found
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_report_is_as_it_was_looked_at(suite: SuiteResult, printed: Printed, width: int) -> None:
+    text = _shown(printed, suite, width=width)
+    assert text == snapshot(f"suite-{width}.txt", text)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 139, 140, 160, 240])
+def test_only_the_headline_and_the_last_line_are_longer_than_the_terminal(
+    suite: SuiteResult, printed: Printed, width: int
+) -> None:
+    lines = _shown(printed, suite, width=width).splitlines()
+    assert max(map(len, lines[3:-1])) <= width
+    assert all(line == line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_no_word_of_a_message_is_cut_short(suite: SuiteResult, printed: Printed, width: int) -> None:
+    text = "".join(_shown(printed, suite, width=width).split())
+    assert "sentence_transformers,whichisnotinstalled" in text or width == 160
+    assert "…" not in text
+
+
+def test_a_pipe_gets_no_colour(suite: SuiteResult, printed: Printed) -> None:
+    assert "\x1b" not in _shown(printed, suite)
+    assert "\x1b[" in _shown(printed, suite, force_terminal=True, color_system="standard")
+
+
+def test_hostile_text_cannot_command_the_terminal(printed: Printed) -> None:
+    for width in (80, 160):
+        text = _shown(printed, hostile(), width=width, force_terminal=True, color_system=None)
+        assert "owned" in text
+        assert not set(text) & {"\x1b", "\r", "\x00", "\x07", "\u202e"}
+
+
+def test_a_suite_without_probes_still_prints(printed: Printed) -> None:
+    assert _shown(printed, SuiteResult(name="s")).splitlines()[0].endswith("s: no probe ran")
