@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dlm_sway.cli import autogen, cache, check, console, demo, faults, inspect, list_probes, trace
+from dlm_sway.cli import autogen, cache, check, console, demo, faults, inspect, list_probes, mine, trace
 from dlm_sway.core.errors import ExitCode
 
 _EPILOG = "Exit codes: 0 pass, 1 fail, 2 usage or bad input, 3 could not run, 4 inconclusive, 130 interrupted."
@@ -47,6 +47,7 @@ app.command("inspect", epilog=_EPILOG)(inspect.inspect)
 app.command("autogen")(autogen.autogen)
 app.command("demo")(demo.demo)
 app.command("list-probes")(list_probes.list_probes)
+app.command("mine")(mine.mine)
 app.command("trace")(trace.trace)
 app.add_typer(cache.app, name="cache")
 

@@ -212,7 +212,7 @@ def _tool_case(section: Section) -> Iterator[dict[str, Any]]:
     asked = [dict(m) for m in section.messages[:first]]
     if not asked or asked[-1]["role"] != "user" or any(m.get("tool_calls") for m in asked):
         return
-    calls = section.messages[first].get("tool_calls") or ()
+    calls: Sequence[Any] = section.messages[first].get("tool_calls") or ()
     plain = len(asked) == 1
     case: dict[str, Any] = {
         "prompt": asked[0]["content"] if plain else asked,
