@@ -26,7 +26,7 @@ _SAMPLES: Final = 4
 _ASK: Final = "Write the following request in other words. Keep its meaning exactly. Give the new wording alone.\n\n{}"
 # What models put before a wording: a label, a bullet or number, a quotation mark.
 _LABEL: Final = re.compile(
-    r"^\s*(?:(?:re)?(?:write|phrase|word)(?:n|d|ing)?[^:]*:|[-*\d.)\s]+|[\"'“”]+)\s*", re.IGNORECASE
+    r"^\s*(?:(?:re(?:writ|phras|word)\w*|(?:new )?wording)(?: \w+)?\s*:|[-*\d.)\s]+|[\"'“”]+)\s*", re.IGNORECASE
 )
 _LONGER: Final = 3
 
