@@ -207,7 +207,7 @@ def _pairs(read: dict[str, Any]) -> Pairs:
 
 
 def _verdicts(read: dict[str, Any], **options: Any) -> dict[str, Verdict]:
-    backend = DummyBackend(DummyOptions(strength=6.0, **options))
+    backend = DummyBackend(DummyOptions(strength=2.0, **options))
     driven = drive(_pairs(read), RunContext(backend=backend, n_draws=19))
     return {result.kind: result.verdict for result in driven.results}
 

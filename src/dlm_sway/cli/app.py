@@ -24,6 +24,7 @@ from dlm_sway.cli import (
     init,
     inspect,
     list_probes,
+    mine,
     report,
     rescale,
     schema,
@@ -72,6 +73,7 @@ app.command("doctor")(doctor.doctor)
 app.command("report")(report.report)
 app.command("list-probes")(list_probes.list_probes)
 app.command("rescale")(rescale.rescale)
+app.command("mine")(mine.mine)
 app.command("trace")(trace.trace)
 app.add_typer(cache.app, name="cache")
 

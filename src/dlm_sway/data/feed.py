@@ -135,6 +135,14 @@ class Feed:
         found = dict.fromkeys(i.prompt for i in self.held_out_items if i.prompt)
         return list(found)[: self.size("requests")] if len(found) >= FEWEST else []
 
+    @cached_property
+    def asked(self) -> list[str]:
+        """Prompts for a probe that has none of its own: held-out ones, trained ones only where nothing is held out."""
+        if self.requests or self.split.held_out:
+            return self.requests
+        found = dict.fromkeys(i.prompt for i in self.trained_items if i.prompt)
+        return list(found)[: self.size("asked")]
+
     def _side(self, kind: str) -> tuple[Section, ...]:
         """Return held-out sections of a kind where there are enough, so that no prompt is one that was trained on."""
         held = [s for s in self.split.held_out if s.kind == kind]
@@ -161,6 +169,7 @@ SIZES: Final[Mapping[str, int]] = {
     "tool_cases": 60,
     "reference": 64,
     "requests": 24,
+    "asked": 12,
 }
 """Values of each role at full size: enough for the effects that probes ask for, and seldom more."""
 

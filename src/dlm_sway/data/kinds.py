@@ -164,12 +164,26 @@ KINDS: Final[Mapping[str, Kind]] = {
         lambda f, m: 7 * (3 * len(f.few) * _mean(f)),  # noqa: ARG005
         "trained",
     ),
+    "rank_profile": Kind(
+        105,
+        "How many of its directions matter?",
+        _draws_power,
+        lambda f, m: 12 * _tokens(f, "trained") + 3 * m * 128,
+        "trained",
+    ),
     "prompt_collapse": Kind(
         110,
         "Does its effect hold behind a long context?",
         lambda f, m: f"{len(f.few)} prompts behind 256, 512 and 1,024 tokens",  # noqa: ARG005
         lambda f, m: 2 * (4 * 1792 + 4 * len(f.few) * (_mean(f) + 16)),  # noqa: ARG005
         "trained",
+    ),
+    "multi_turn_coherence_decay": Kind(
+        115,
+        "Does its effect last over the turns of a conversation?",
+        lambda f, m: f"{len(f.asked)} conversations of four turns",  # noqa: ARG005
+        lambda f, m: 2 * len(f.asked) * 4 * (200 + 64 * GENERATED),  # noqa: ARG005
+        "asked",
     ),
     "adapter_revert": Kind(
         120,
@@ -185,6 +199,13 @@ KINDS: Final[Mapping[str, Kind]] = {
         lambda f, m: f"{len(f.requests) or 32} prompts, each two texts from both models",  # noqa: ARG005
         lambda f, m: 2 * (len(f.requests) or 32) * 2 * 96 * GENERATED,  # noqa: ARG005
         "reference",
+    ),
+    "gradient_alignment": Kind(
+        135,
+        "Does it point where this data's gradient does?",
+        lambda f, m: f"{f.clusters('trained')} texts; a screen and a map of layers, never a verdict alone",  # noqa: ARG005
+        lambda f, m: 4 * _tokens(f, "trained"),  # noqa: ARG005
+        "trained",
     ),
     "membership": Kind(
         140,

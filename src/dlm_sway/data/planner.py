@@ -201,14 +201,17 @@ _LACKS: Final = {
     "tool_cases": "no requests with tools in the data",
     "reference": "too few texts",
     "requests": "no held-out prompts",
+    "asked": "no prompts in the data",
 }
 
 
 def _roles(kind: str, spec: type[ProbeSpec]) -> Iterator[tuple[str, str]]:
     """Yield the keys of a spec that data can fill, with the role that fills each."""
     for key, info in spec.model_fields.items():
-        if (role := _role(kind, key, _element(info.annotation))) is not None:
-            yield key, role
+        role = _role(kind, key, _element(info.annotation))
+        if role is not None:
+            # A probe that has prompts of its own prefers those to trained ones; another takes what there is.
+            yield key, "asked" if role == "requests" and info.is_required() else role
 
 
 def _element(annotation: Any) -> Any:

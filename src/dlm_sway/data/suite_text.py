@@ -51,7 +51,7 @@ def suite_text(plan: Plan, material: Material, header: Header) -> str:
     Reading it back as YAML gives exactly the specs of the plan. What users wrote stands in it as data and, where a
     comment names it, on one line without control characters.
     """
-    lines = [*_comments(_top(plan, material, header)), "", "version: 1", "", "models:"]
+    lines = [*comments(_top(plan, material, header)), "", "version: 1", "", "models:"]
     lines.append(f"  base: {_inline(header.base)}")
     place = "path/to/adapter" if header.adapter is None else header.adapter
     remark = "  # put the directory of your adapter here" if header.adapter is None else ""
@@ -61,7 +61,7 @@ def suite_text(plan: Plan, material: Material, header: Header) -> str:
     if shared:
         lines += ["# Texts that several probes read.", f"{_PLACE}:"]
         for role in shared:
-            lines += [f"  {role}: &{role}", *_block(plan.feed.values(role), 4)]
+            lines += [f"  {role}: &{role}", *block(plan.feed.values(role), 4)]
         lines.append("")
     lines.append("suite:")
     for probe in plan.probes:
@@ -103,7 +103,7 @@ def _size(plan: Plan) -> str:
 
 
 def _probe(probe: Planned, plan: Plan, shared: Sequence[str]) -> Iterator[str]:
-    yield from (f"  {line}" for line in _comments([probe.why, f"power: {probe.power}"]))
+    yield from (f"  {line}" for line in comments([probe.why, f"power: {probe.power}"]))
     yield f"  - name: {probe.kind}"
     yield f"    kind: {probe.kind}"
     for key, value in probe.spec.items():
@@ -112,7 +112,7 @@ def _probe(probe: Planned, plan: Plan, shared: Sequence[str]) -> Iterator[str]:
             yield f"    {key}: *{role}"
         elif isinstance(value, list):
             yield f"    {key}:"
-            yield from _block(value, 6)
+            yield from block(value, 6)
         else:
             yield f"    {key}: {_inline(value)}"
 
@@ -130,7 +130,8 @@ def _same(role: str, feed: Feed) -> str:
     return "cases" if role == "fresh_cases" and not feed.split.held_out else role
 
 
-def _block(values: Iterable[Any], indent: int) -> list[str]:
+def block(values: Iterable[Any], indent: int) -> list[str]:
+    """Return values as lines of YAML, a list entry each, behind `indent` blanks."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -157,7 +158,7 @@ def _inline(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _comments(lines: Iterable[str]) -> Iterator[str]:
+def comments(lines: Iterable[str]) -> Iterator[str]:
     """Yield comment lines; nothing in them can end a comment or move a terminal's cursor."""
     import textwrap
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.data.reading import UnusableError
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def string(value: Any, key: str, where: str) -> str:
@@ -18,7 +21,7 @@ def string(value: Any, key: str, where: str) -> str:
     """
     if not isinstance(value, str):
         raise BadInputError(f"`{key}` is {kind_of(value)}, not a string", where=where, remedy="put it in quotes")
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if not value.isascii() and _SURROGATE.search(value):
         raise BadInputError(f"`{key}` holds half a surrogate pair", where=where, remedy="escape both halves or none")
     return value
 
