@@ -26,6 +26,8 @@ class TextItem:
         cluster: what is kept together in intervals, such as a document.
         label: how reports name the item.
         stratum: what subsets are balanced over, such as a register.
+        messages: a conversation that is given in the prompt's place, through the model's chat template whatever the
+            ask's format; the completion is the reply to it.
     """
 
     prompt: str
@@ -33,6 +35,7 @@ class TextItem:
     cluster: str
     label: str
     stratum: str = ""
+    messages: Messages = ()
 
 
 @dataclass(frozen=True, slots=True)

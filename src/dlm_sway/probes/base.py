@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dlm_sway.backends.base import Format
+from dlm_sway.backends.base import Format, TextCodec
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.progress import Progress, Silent
@@ -70,6 +70,7 @@ class Env:
         chat: whether conversations can be rendered: the model has a chat template.
         tools_refusal: why tools cannot be shown to the model, or None when they can.
         later: the probes after this one in the suite; only `null_adapter` looks.
+        codec: turns text into the model's tokens, for plans that count them exactly; None where no model is loaded.
     """
 
     seed: int = 0
@@ -81,6 +82,7 @@ class Env:
     chat: bool = False
     tools_refusal: str | None = None
     later: Pairs = ()
+    codec: TextCodec | None = None
 
     def adapter_and_nulls(self, lam: float = 1.0) -> tuple[View, ...]:
         """Return the adapter at `lam` and, where nulls can be drawn, `n_draws` rotations at `lam`."""
@@ -134,6 +136,8 @@ class Probe(ABC, Generic[SpecT]):
     kind: ClassVar[str]
     category: ClassVar[Category]
     spec_type: ClassVar[type[ProbeSpec]]
+    needs_model: ClassVar[bool] = True
+    """Whether the probe asks anything of a model; one that does not reads files alone, and runs without a backend."""
 
     @abstractmethod
     def plan(self, spec: SpecT, env: Env, seen: Seen) -> tuple[Ask | Write, ...]:
@@ -149,6 +153,10 @@ class Probe(ABC, Generic[SpecT]):
 
     def run(self, spec: SpecT, ctx: RunContext) -> ProbeResult:
         """Run this probe alone: a suite of one."""
+        if not self.needs_model:
+            from dlm_sway.probes.offline import offline
+
+            return offline(self, spec, ctx)
         from dlm_sway.probes.drive import drive
 
         return drive(((self, spec),), ctx).results[0]
@@ -159,7 +167,7 @@ class RunContext:
     """A model to probe and the settings of the run.
 
     Attributes:
-        backend: a differential backend.
+        backend: a differential backend; None for probes that need no model.
         seed: the run's seed.
         n_draws: number of nulls.
         alpha: level of every test.

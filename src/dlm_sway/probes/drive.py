@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dlm_sway.backends.base import ChatCodec
-from dlm_sway.core.errors import MissingExtraError, SwayError
-from dlm_sway.core.result import ProbeResult, Verdict
+from dlm_sway.core.errors import SwayError
+from dlm_sway.core.result import ProbeResult
 from dlm_sway.engine.ask import Ask, Write
 from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.floor import Floor, measure_floor
@@ -20,6 +20,7 @@ from dlm_sway.engine.run import Engine
 from dlm_sway.engine.trace import TraceWriter
 from dlm_sway.engine.write import answer
 from dlm_sway.probes.base import Env, Found, Pairs, Probe, ProbeSpec, RunContext, Seen
+from dlm_sway.probes.offline import failed
 from dlm_sway.stats.multiplicity import max_t
 
 
@@ -88,6 +89,7 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
         tools_refusal=codec.tools_refusal()
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
+        codec=codec,
     )
     states = [_State(probe, spec, replace(env, later=pairs[i + 1 :])) for i, (probe, spec) in enumerate(pairs)]
     ctx.progress.phase("scoring")
@@ -176,13 +178,4 @@ def _judge(state: _State, adjusted: Mapping[int, Mapping[str, float]]) -> ProbeR
             return result.model_copy(update={"duration_s": state.seconds})
         except SwayError as e:
             state.error = e
-    message = state.error.one_line() if state.error else "the probe measured nothing"
-    skipped = isinstance(state.error, MissingExtraError)  # nothing was asked of the model, so nothing is wrong with it
-    return ProbeResult(
-        name=state.spec.name,
-        kind=state.spec.kind,
-        verdict=Verdict.SKIP if skipped else Verdict.ERROR,
-        score=None if skipped else 0.0,
-        message=message,
-        duration_s=state.seconds,
-    )
+    return failed(state.spec, state.error, seconds=state.seconds)
