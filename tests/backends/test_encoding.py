@@ -214,6 +214,19 @@ def test_a_conversation_is_rendered_by_the_template_of_the_model() -> None:
     assert codec.encode_messages(one).tolist() == codec.encode_prompt("ring", format="chat").tolist()
 
 
+def test_a_reply_is_scored_behind_its_whole_conversation() -> None:
+    codec = encoder(template=CHAT, merges=MERGES)
+    pair = codec.encode_reply(TURNS, " bell rings")
+    assert pair.ids[: pair.start].tolist() == codec.encode_messages(TURNS).tolist()
+    assert words(codec, pair.ids[pair.start :]) == [" bell", " ", "ri", "n", "g", "s"]
+    one = codec.encode_reply(({"role": "user", "content": "ring"},), "be")
+    assert one.ids.tolist() == codec.encode_pair("ring", "be", format="chat").ids.tolist()
+    with pytest.raises(BadInputError, match="the completion is empty"):
+        codec.encode_reply(TURNS, "")
+    with pytest.raises(BadInputError, match="no chat template"):
+        encoder().encode_reply(TURNS, "be")
+
+
 def test_tools_are_offered_where_the_template_shows_them() -> None:
     codec = encoder(template=SHOWS_TOOLS)
     assert codec.tools_refusal() is None

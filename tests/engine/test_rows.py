@@ -213,3 +213,41 @@ def test_a_span_beyond_the_window_is_refused_by_name() -> None:
     assert piece(ALPHABET, 0.0, codec=LetterCodec(7)).n_scored == 4
     with pytest.raises(BadInputError, match="the item: a span of 3 and 4 tokens does not fit: the model reads 6"):
         piece(ALPHABET, 0.0, codec=LetterCodec(6))
+
+
+class _Conversing(_ChatCodec):
+    """Renders each turn between marks."""
+
+    def encode_messages(self, messages: Any, tools: Any = None, *, add_generation_prompt: bool = True) -> np.ndarray:
+        del tools
+        text = "".join(f"{turn['role'][0]}[{turn['content']}]" for turn in messages)
+        return LetterCodec.encode_prompt(self, text + ">" * add_generation_prompt)
+
+    def encode_reply(self, messages: Any, completion: str, tools: Any = None) -> Encoded:
+        head = self.encode_messages(messages, tools)
+        return Encoded(np.append(head, [ord(c) for c in completion]), len(head))
+
+    def tools_refusal(self) -> str | None:
+        return None
+
+
+TURNS = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"})
+
+
+@pytest.mark.parametrize(("position", "scored"), [("completion", "de"), ("last", None)])
+def test_a_conversation_stands_in_the_place_of_the_prompt(position: Any, scored: str | None) -> None:
+    item = TextItem("", "def", "c", "the item", messages=TURNS)
+    ask = Ask((item,), (FINETUNED,), frozenset({"kl"}), position=position, format="raw", max_tokens=2)
+    (row,) = rows_of(item, ask, _Conversing(99))
+    assert "".join(map(chr, row.ids[1:])) == "u[a]a[b]u[c]>" + (scored or "")[:1]
+    assert row.targets.tolist() == ([-1] if scored is None else list(map(ord, scored)))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "codec", "why"),
+    [("p", _Conversing(99), "both a prompt and a conversation"), ("", LetterCodec(99), "renders no conversations")],
+)
+def test_a_conversation_that_cannot_be_given_is_refused(prompt: str, codec: Any, why: str) -> None:
+    item = TextItem(prompt, "d", "c", "the item", messages=TURNS)
+    with pytest.raises(BadInputError, match=f"the item: .*{why}"):
+        rows_of(item, Ask((item,), (FINETUNED,), frozenset({"kl"})), codec)

@@ -79,6 +79,14 @@ class ChatCodec(TextCodec, Protocol):
         """
         ...
 
+    def encode_reply(self, messages: Messages, completion: str, tools: Tools | None = None) -> Encoded:
+        """Encode a conversation and the reply to it once, together, split at the character boundary.
+
+        Raises:
+            BadInputError: as for `encode_messages`, or the reply is empty or holds no token.
+        """
+        ...
+
     def tools_refusal(self) -> str | None:
         """Return why tools cannot be shown to the model, or None when they can."""
         ...

@@ -74,12 +74,15 @@ class DummyCodec:
         Raises:
             BadInputError: there is no template, or it ignores tools.
         """
-        if not self._chat_template or (tools and not self._shows_tools):
-            what = "the chat template ignores tools" if self._chat_template else "the tokenizer has no chat template"
-            raise BadInputError(what, remedy="give prompts as plain text")
-        offered = f"<tools> {json.dumps([dict(t) for t in tools])} " if tools else ""
-        turns = " ".join(f"<{turn['role']}> {turn.get('content') or ''}" for turn in messages)
-        return self.encode(offered + turns + " <assistant> " * add_generation_prompt)
+        return self.encode(self._conversation(messages, tools, add_generation_prompt=add_generation_prompt))
+
+    def encode_reply(self, messages: Messages, completion: str, tools: Tools | None = None) -> Encoded:
+        """Encode a conversation and the reply to it once.
+
+        Raises:
+            BadInputError: as for `encode_messages`, or the reply is empty or holds no token.
+        """
+        return self._pair(self._conversation(messages, tools, add_generation_prompt=True), completion)
 
     def tools_refusal(self) -> str | None:
         """Return why tools cannot be shown to the model, or None when they can."""
@@ -93,9 +96,15 @@ class DummyCodec:
         Raises:
             BadInputError: the completion is empty or holds no token, or `chat` was asked without a template.
         """
+        return self._pair(self._render(prompt) if self._use_chat(prompt, format) else prompt, completion)
+
+    def decode(self, ids: npt.NDArray[np.int64]) -> str:
+        """Return a text that encodes to `ids`, special tokens apart."""
+        return "".join(f" w{i}" for i in ids.tolist() if i >= _SPECIAL)
+
+    def _pair(self, head: str, completion: str) -> Encoded:
         if not completion:
             raise BadInputError("the completion is empty", remedy="give at least one character to score")
-        head = self._render(prompt) if self._use_chat(prompt, format) else prompt
         words = list(_WORD.finditer(head + completion))
         start = next((i for i, word in enumerate(words) if word.end() > len(head)), None)
         if start is None:
@@ -104,9 +113,13 @@ class DummyCodec:
         # A token is scored given something before it.
         return Encoded(np.array(ids if start else [PREFIX_ID, *ids], dtype=np.int64), max(start, 1))
 
-    def decode(self, ids: npt.NDArray[np.int64]) -> str:
-        """Return a text that encodes to `ids`, special tokens apart."""
-        return "".join(f" w{i}" for i in ids.tolist() if i >= _SPECIAL)
+    def _conversation(self, messages: Messages, tools: Tools | None, *, add_generation_prompt: bool) -> str:
+        if not self._chat_template or (tools and not self._shows_tools):
+            what = "the chat template ignores tools" if self._chat_template else "the tokenizer has no chat template"
+            raise BadInputError(what, remedy="give prompts as plain text")
+        offered = f"<tools> {json.dumps([dict(t) for t in tools])} " if tools else ""
+        turns = " ".join(f"<{turn['role']}> {turn.get('content') or ''}" for turn in messages)
+        return offered + turns + " <assistant> " * add_generation_prompt
 
     def _id(self, word: str) -> int:
         bare = word.strip()

@@ -67,12 +67,15 @@ class TextEncoder:
         Raises:
             BadInputError: there is no template, it refuses the conversation, or it shows the tools nowhere.
         """
-        if not self.has_chat_template:
-            raise BadInputError("the tokenizer has no chat template", remedy="give prompts as plain text")
-        text = self._templated(messages, tools, add_generation_prompt=add_generation_prompt)
-        if tools and text == self._templated(messages, None, add_generation_prompt=add_generation_prompt):
-            raise BadInputError(_IGNORES_TOOLS, remedy="use a model whose chat template shows tools")
-        return self._encode_rendered(text)
+        return self._encode_rendered(self._conversation(messages, tools, add_generation_prompt=add_generation_prompt))
+
+    def encode_reply(self, messages: Messages, completion: str, tools: Tools | None = None) -> Encoded:
+        """Encode a conversation and the reply to it once and find the first token that reaches into the reply.
+
+        Raises:
+            BadInputError: as for `encode_messages`, or the reply is empty or holds no token.
+        """
+        return self._pair(self._conversation(messages, tools, add_generation_prompt=True), completion, special=False)
 
     def tools_refusal(self) -> str | None:
         """Return why tools cannot be shown to the model, or None when they can."""
@@ -94,12 +97,18 @@ class TextEncoder:
         Raises:
             BadInputError: the completion is empty or holds no token, or `chat` was asked without a template.
         """
+        chat = self._use_chat(prompt, format)
+        # The template writes its own bos, so the tokenizer must not add a second one.
+        return self._pair(self._render(prompt) if chat else prompt, completion, special=not chat)
+
+    def decode(self, ids: npt.NDArray[np.int64]) -> str:
+        """Return the text of `ids` without special tokens."""
+        return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True))
+
+    def _pair(self, head: str, completion: str, *, special: bool) -> Encoded:
         if not completion:
             raise BadInputError("the completion is empty", remedy="give at least one character to score")
-        chat = self._use_chat(prompt, format)
-        head = self._render(prompt) if chat else prompt
-        # The template writes its own bos, so the tokenizer must not add a second one.
-        ids, ends = self._with_ends(head + completion, special=not chat)
+        ids, ends = self._with_ends(head + completion, special=special)
         start = next((i for i, end in enumerate(ends) if end > len(head)), len(ids))
         if start == len(ids):
             raise BadInputError(f"the completion {completion[:40]!r} holds no token")
@@ -109,9 +118,13 @@ class TextEncoder:
         # showed (a chat model's is often its turn marker) would change the odds of every token after it.
         return Encoded(ids, max(start, 1))
 
-    def decode(self, ids: npt.NDArray[np.int64]) -> str:
-        """Return the text of `ids` without special tokens."""
-        return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True))
+    def _conversation(self, messages: Messages, tools: Tools | None, *, add_generation_prompt: bool) -> str:
+        if not self.has_chat_template:
+            raise BadInputError("the tokenizer has no chat template", remedy="give prompts as plain text")
+        text = self._templated(messages, tools, add_generation_prompt=add_generation_prompt)
+        if tools and text == self._templated(messages, None, add_generation_prompt=add_generation_prompt):
+            raise BadInputError(_IGNORES_TOOLS, remedy="use a model whose chat template shows tools")
+        return text
 
     def _use_chat(self, prompt: str, format: Format) -> bool:  # noqa: A002 (DESIGN 5's word)
         if format == "chat" and not self.has_chat_template:

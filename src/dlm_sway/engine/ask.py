@@ -27,6 +27,8 @@ class TextItem:
         label: how reports name the item.
         stratum: what subsets are balanced over, such as a register.
         at: where a span begins, of all places where it could: 0 the first, 1 the last. Only a `Span` looks.
+        messages: a conversation that is given in the prompt's place, through the model's chat template whatever the
+            ask's format; the completion is the reply to it.
     """
 
     prompt: str
@@ -35,6 +37,7 @@ class TextItem:
     label: str
     stratum: str = ""
     at: float = 0.0
+    messages: Messages = ()
 
 
 @dataclass(frozen=True, slots=True)

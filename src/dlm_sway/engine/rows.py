@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dlm_sway.backends.base import TextCodec
+from dlm_sway.backends.base import ChatCodec, Encoded, TextCodec
 from dlm_sway.backends.windows import windows
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.engine.ask import Ask, Span, TextItem
@@ -73,14 +73,32 @@ def _rows(item: TextItem, ask: Ask, codec: TextCodec) -> tuple[Row, ...]:
         raise BadInputError(f"max_tokens is {ask.max_tokens}", where=item.label, remedy="score at least one token")
     if ask.span is not None:
         return (_span(item, ask.span, codec),)
-    pair = codec.encode_pair(item.prompt, item.completion, format=ask.format)
+    pair = _pair(item, ask, codec)
     n_tokens = len(pair.ids) if ask.max_tokens is None else min(len(pair.ids), pair.start + ask.max_tokens)
     parts = windows(n_tokens, start=pair.start, limit=codec.max_length, where=item.label)
     return tuple(Row(pair.ids[w.begin : w.end], w.first - 1 - w.begin, pair.ids[w.first : w.end + 1]) for w in parts)
 
 
+def _pair(item: TextItem, ask: Ask, codec: TextCodec) -> Encoded:
+    if not item.messages:
+        return codec.encode_pair(item.prompt, item.completion, format=ask.format)
+    return _chat(item, codec).encode_reply(item.messages, item.completion)
+
+
+def _chat(item: TextItem, codec: TextCodec) -> ChatCodec:
+    """Return the codec as one that renders conversations."""
+    if item.prompt:
+        raise BadInputError("holds both a prompt and a conversation", where=item.label, remedy="keep one of them")
+    if not isinstance(codec, ChatCodec):
+        remedy = "give prompts as plain text"
+        raise BadInputError("the backend renders no conversations", where=item.label, remedy=remedy)
+    return codec
+
+
 def _given(item: TextItem, ask: Ask, codec: TextCodec) -> npt.NDArray[np.int64]:
     """Return the tokens after which the next one is asked for: the prompt, or of an item without one its text."""
+    if item.messages:
+        return _chat(item, codec).encode_messages(item.messages)
     if item.prompt or not item.completion:
         return codec.encode_prompt(item.prompt, format=ask.format)
     if ask.format == "chat":  # then a text without a prompt is the answer to an empty one, as where it is scored

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dlm_sway.backends.base import Format, RankedModule
+from dlm_sway.backends.base import Format, RankedModule, TextCodec
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.progress import Progress, Silent
@@ -73,6 +73,7 @@ class Env:
         cut_refusal: why the adapter cannot be cut to its largest directions, or None when it can.
         spectra: gives the spectrum of delta W by module; None where the backend knows no factors.
         later: the probes after this one in the suite; only `null_adapter` looks.
+        codec: turns text into the model's tokens, for plans that count them exactly; None where no model is loaded.
     """
 
     seed: int = 0
@@ -87,6 +88,7 @@ class Env:
     cut_refusal: str | None = None
     spectra: Callable[[], Mapping[str, RankedModule]] | None = None
     later: Pairs = ()
+    codec: TextCodec | None = None
 
     def adapter_and_nulls(self, lam: float = 1.0) -> tuple[View, ...]:
         """Return the adapter at `lam` and, where nulls can be drawn, `n_draws` rotations at `lam`."""
@@ -157,6 +159,10 @@ class Probe(ABC, Generic[SpecT]):
 
     def run(self, spec: SpecT, ctx: RunContext) -> ProbeResult:
         """Run this probe alone: a suite of one."""
+        if self.needs_model is False:
+            from dlm_sway.probes.offline import offline
+
+            return offline(self, spec, ctx)
         from dlm_sway.probes.drive import drive
 
         return drive(((self, spec),), ctx).results[0]
@@ -167,7 +173,7 @@ class RunContext:
     """A model to probe and the settings of the run.
 
     Attributes:
-        backend: a differential backend.
+        backend: a differential backend; None for probes that need no model.
         seed: the run's seed.
         n_draws: number of nulls.
         alpha: level of every test.

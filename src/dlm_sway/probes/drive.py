@@ -84,6 +84,7 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
         **_of_adapter(backend),
+        codec=codec,
     )
     ctx.progress.phase("scoring")
     states: list[State] = []

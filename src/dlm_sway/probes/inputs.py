@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -39,8 +40,9 @@ Items: TypeAlias = Annotated[tuple[TextItem, ...], BeforeValidator(_coerce)]
 
 def tokens_about(item: TextItem) -> int:
     """Return about how many tokens an item has, from its words: enough to size a budget before any model is there."""
-    words = len((item.prompt + " " + item.completion).split())
-    return max(1, round(words / _WORDS_PER_TOKEN), len(item.prompt + item.completion) // 6)
+    given = item.prompt + "".join(f" {turn.get('content') or ''}" for turn in item.messages)
+    words = len((given + " " + item.completion).split())
+    return max(1, round(words / _WORDS_PER_TOKEN), len(given + item.completion) // 6)
 
 
 def subset(items: Sequence[TextItem], *, tokens: int, cut: int, rng: np.random.Generator) -> tuple[TextItem, ...]:
@@ -53,7 +55,7 @@ def subset(items: Sequence[TextItem], *, tokens: int, cut: int, rng: np.random.G
     chosen: list[TextItem] = []
     spent = 0
     for item in order:
-        prompt = 0 if not item.prompt else tokens_about(TextItem("", item.prompt, "", ""))
+        prompt = tokens_about(replace(item, completion="")) if item.prompt or item.messages else 0
         cost = prompt + min(cut, tokens_about(TextItem("", item.completion, "", "")))
         if chosen and spent + cost > tokens:
             break

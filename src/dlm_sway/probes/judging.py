@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dlm_sway.core.errors import MissingExtraError, SwayError
-from dlm_sway.core.result import ProbeResult, Verdict
+from dlm_sway.core.errors import SwayError
+from dlm_sway.core.result import ProbeResult
 from dlm_sway.probes.base import Env, Found, Pairs, Probe, ProbeSpec, Seen
+from dlm_sway.probes.offline import failed
 from dlm_sway.stats.multiplicity import max_t
 
 
@@ -77,13 +78,4 @@ def judge(state: State, adjusted: Mapping[int, Mapping[str, float]]) -> ProbeRes
             return result.model_copy(update={"duration_s": state.seconds})
         except SwayError as e:
             state.error = e
-    message = state.error.one_line() if state.error else "the probe measured nothing"
-    skipped = isinstance(state.error, MissingExtraError)  # nothing was asked of the model, so nothing is wrong with it
-    return ProbeResult(
-        name=state.spec.name,
-        kind=state.spec.kind,
-        verdict=Verdict.SKIP if skipped else Verdict.ERROR,
-        score=None if skipped else 0.0,
-        message=message,
-        duration_s=state.seconds,
-    )
+    return failed(state.spec, state.error, seconds=state.seconds)
