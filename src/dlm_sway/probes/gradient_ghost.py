@@ -12,12 +12,12 @@ from pydantic import Field, field_validator
 from dlm_sway.adapters.json_file import read_json_object
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict, worst
-from dlm_sway.data.optimizer_state import NAMES, OptimizerState, TrainedTensor, find_optimizer, read_optimizer
 from dlm_sway.data.training_log import find_state
 from dlm_sway.engine.ask import Ask
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.inputs import shown
+from dlm_sway.probes.optimizer_state import NAMES, OptimizerState, TrainedTensor, find_optimizer, read_optimizer
 
 _MOST_ROWS = 200
 _MARKS = {Verdict.PASS: 1.0, Verdict.WARN: 0.5, Verdict.FAIL: 0.0}
