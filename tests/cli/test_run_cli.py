@@ -13,6 +13,7 @@ from dlm_sway.cli.app import run
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.paths import results_dir
 from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
+from dlm_sway.report.write import FORMATS, rendered
 
 Capture = pytest.CaptureFixture[str]
 StandIn = Callable[..., None]
@@ -133,28 +134,25 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(
     assert ran == []
 
 
-def test_each_format_goes_to_its_place(spec: Path, tmp_path: Path, ran: Calls, stand_in: StandIn) -> None:
-    written: list[tuple[str, Path]] = []
-    stand_in("dlm_sway.report.write", write_report=lambda _, path, name: written.append((name, path)))
-    names = ("json", "markdown", "html", "junit")
-    assert run(["run", str(spec), "--quiet", *(w for n in names for w in (f"--{n}", str(tmp_path / n)))]) == 0
-    assert written == [(name, tmp_path / name) for name in names]
+def test_each_format_goes_to_its_place(spec: Path, tmp_path: Path, ran: Calls) -> None:
+    places = {name: tmp_path / name for name in FORMATS}
+    assert run(["run", str(spec), "--quiet", *(w for n, path in places.items() for w in (f"--{n}", str(path)))]) == 0
+    for name, path in places.items():
+        assert path.read_text(encoding="utf-8") == rendered(_result(), name)
     assert len(ran) == 1
 
 
 def test_one_report_that_cannot_be_written_costs_none_of_the_others(
-    spec: Path, tmp_path: Path, ran: Calls, stand_in: StandIn, capsys: Capture
+    spec: Path, tmp_path: Path, ran: Calls, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    written: list[str] = []
-
-    def write_report(_: object, __: object, name: str) -> None:
-        if name == "json":
+    def full(path: Path, text: str) -> None:
+        if path.name == "j":
             raise CannotRunError("could not be written: No space left on device")
-        written.append(name)
+        path.write_text(text, encoding="utf-8")
 
-    stand_in("dlm_sway.report.write", write_report=write_report)
+    monkeypatch.setattr("dlm_sway.cli.deliver.write_atomic", full)
     assert run(["run", str(spec), "--quiet", "--json", str(tmp_path / "j"), "--html", str(tmp_path / "h")]) == 3
-    assert written == ["html"]
+    assert (tmp_path / "h").exists()
     captured = capsys.readouterr()
     assert "PASS" in captured.out
     assert "No space left" in captured.err

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.models import CHAT, byte_tokenizer, lora, open_backend, save_adapter, save_base
 
 from dlm_sway.backends.dummy_text import DummyCodec
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import ProbeResult, Verdict
 from dlm_sway.core.views import BASE, FINETUNED
 from dlm_sway.engine.ask import Ask, Scores, Write, Written
-from dlm_sway.probes.base import Env, build_probe
+from dlm_sway.probes.base import Env, RunContext, build_probe
 
 Run = Callable[..., ProbeResult]
 Effect = Callable[[int, int, str], float]
@@ -181,3 +183,15 @@ def test_the_same_run_gives_the_same_result(ran: Run) -> None:
         for _ in range(2)
     )
     assert one == two
+
+
+def test_on_a_model_the_whole_path_runs(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(bos=False, template=CHAT)
+    base = save_base(tmp_path / "base", tokenizer=tokenizer, max_position_embeddings=512)
+    backend = open_backend(base, save_adapter(base, tmp_path / "adapter", lora()))
+    probe, spec = build_probe(spec_of(prompts=[f"Who is {name}?" for name in "abcdef"], max_turns=3, max_new_tokens=6))
+    result = probe.run(spec, RunContext(backend=backend))
+    backend.close()
+    assert result.verdict in (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE), result.message
+    assert result.evidence["counts"]["n_clusters"] + len(result.evidence["dropped"]) == 6
+    assert result.evidence["counts"]["n_tokens"] > 6

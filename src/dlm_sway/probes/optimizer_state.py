@@ -117,13 +117,11 @@ def _members(group: Mapping[str, Any]) -> list[tuple[Any, str]]:
 
 
 def _tensor(name: str, remembered: Any) -> TrainedTensor:
-    import torch
-
     if not isinstance(remembered, Mapping):
         return TrainedTensor(name, 0, None, 0, None)
-    found = {k: v for k, v in remembered.items() if isinstance(v, torch.Tensor)}
+    found = {k: v for k, v in remembered.items() if hasattr(v, "is_floating_point")}
     moments = [v for k, v in found.items() if k != "step" and v.is_floating_point()]
-    not_finite = sum(int((~torch.isfinite(v)).sum()) for v in moments)
+    not_finite = sum(int((~v.isfinite()).sum()) for v in moments)
     known = [found[k] for names in (SECOND, _OTHER) for k in names if k in found and found[k].numel()]
     if not known:
         return TrainedTensor(name, 0, _steps(remembered.get("step")), not_finite, None)
