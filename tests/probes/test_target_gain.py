@@ -152,18 +152,6 @@ def test_a_text_that_gains_because_it_is_hard_is_not_on_target(extra: float, ver
     assert result.evidence["on_target"]["against_control"]["estimate"] == pytest.approx(extra, abs=1e-6)
 
 
-@pytest.mark.parametrize(("lead", "verdict"), [(0.02, Verdict.FAIL), (0.05, Verdict.PASS)])
-def test_a_small_gain_needs_a_third_of_itself_beyond_the_controls(lead: float, verdict: Verdict) -> None:
-    """A lead of 0.05 may be all that a gain of 0.1 has; it is asked for in full from a gain of 0.15 on."""
-    probe, spec = build_probe({"name": "x", "kind": "target_gain", "items": ["a"]})
-    shared = 0.1 - lead
-    control, target = (_easy_and_hard(lambda x, g=g: g + 0 * x, base_logprob=-3.0) for g in (shared, 0.1))
-    env = Env(null_refusal="none")
-    result = probe.judge(spec, env, probe.measure(spec, env, ((target, control),)), {})
-    assert result.verdict is verdict
-    assert result.evidence["on_target"]["against_control"]["minimum"] == pytest.approx(0.1 / 3)
-
-
 def test_a_noise_adapter_that_happens_to_gain_is_caught_by_its_nulls(ran: Run, language: Language) -> None:
     seeds = range(1, 9)  # seed 0 is one of the twenty that rank first
     results = [ran({"strength": 0.3, "adapter_seed": s}, kind="target_gain", items=language(12)) for s in seeds]

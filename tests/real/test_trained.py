@@ -94,7 +94,7 @@ def _beyond_control(found: CheckResult) -> float:
     return float(probe.evidence["on_target"]["against_control"]["estimate"])
 
 
-def test_a_gain_of_a_tenth_of_a_nat_on_held_out_text_passes(
+def test_a_gain_of_a_tenth_of_a_nat_on_held_out_text_is_on_target(
     mended_dir: Path, document: list[str], texts: Path, tmp_path: Path
 ) -> None:
     recipe = Recipe(steps=13, lr=4e-4, batch=4, plain=0)
@@ -103,4 +103,6 @@ def test_a_gain_of_a_tenth_of_a_nat_on_held_out_text_passes(
     gain = found.questions["generalises"].effect
     assert gain is not None
     assert 0.08 <= gain <= 0.12, f"the recipe no longer gives a weak adapter: {gain}"
-    assert found.exit_code == 0
+    assert found.questions["on_target"].verdict == "pass"
+    assert found.questions["generalises"].verdict != "fail"  # about half of it lies beyond what any text gains
+    assert found.exit_code != 1

@@ -32,7 +32,6 @@ from dlm_sway.stats.standardise import ExpectedGain, expected_gain
 
 CUT = 32
 FEWEST = 5  # an exact sign-flip test of fewer clusters cannot reach 5 %
-LEAD_SHARE = 1 / 3  # of a small gain that must lie beyond the controls (docs/statistics/argument.md, 6)
 _GAIN: frozenset[Reducer] = frozenset({"gain"})
 
 
@@ -43,8 +42,7 @@ class TargetGainSpec(ProbeSpec):
         items: the data the fine-tune was trained on.
         held_out: data of the same source that it was not trained on.
         controls: texts of the same form and other content; matched passages of the shipped corpus when none are given.
-        min_gain: the smallest gain worth a pass, and the lead over the controls that a gain of three times as much
-            or more needs, nat per token.
+        min_gain: the smallest gain worth a pass, and the smallest lead over the controls, nat per token.
         null_tokens: about how many tokens of each set a null sees.
     """
 
@@ -75,9 +73,8 @@ class TargetGain(Probe[TargetGainSpec]):
     Statistic: gain in log-prob per token, sum(l_ft - l_base) / sum(tokens), on target, held-out and control texts.
         The difference to the controls is taken at equal difficulty: any change moves tokens that the base finds
         improbable more, so the controls' gain is regressed on the base's log-prob (analysis of covariance).
-    Passes when: the gain is >= 0.05 nat/token and its difference to the controls >= 0.05 or a third of the gain,
-        whichever is less, both with lower bounds > 0, and the gain exceeds every share of nulls that maxT asks for.
-        `generalises`: the same on held-out text.
+    Passes when: the gain and its difference to the controls are both >= 0.05 nat/token with lower bounds > 0, and the
+        gain exceeds every share of nulls that maxT asks for. `generalises`: the same on held-out text.
     Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 200 tokens a set.
     """
 
@@ -180,7 +177,6 @@ class _Part:
             clusters(control.items),
             rng=env.rng(spec.name, name, "contrast"),
         )
-        self.min_lead = min(spec.min_gain, LEAD_SHARE * max(self.gain.estimate, spec.min_gain))
 
     def claim(self, null: Mapping[str, Any] | None) -> Question:
         """Return the verdict on this set."""
@@ -201,7 +197,7 @@ class _Part:
         totals = self.scores.item_sums("gain")[0]
         return {
             "gain": estimate_evidence(self.gain),
-            "against_control": estimate_evidence(self.contrast) | {"minimum": self.min_lead},
+            "against_control": estimate_evidence(self.contrast),
             "smallest_decidable_effect": power_line(self.gain),
             "base_nats_per_token": float(-np.nanmean(self.scores.base_logprob)),
             "items": extremes(self.scores.items, totals, self.scores.tokens),
@@ -209,7 +205,7 @@ class _Part:
 
     def _verdict(self, null: Mapping[str, Any] | None) -> tuple[Verdict, str]:
         minimum, g, alpha = self.spec.min_gain, self.gain, self.env.alpha
-        by_gain, by_contrast = at_least(g, minimum), at_least(self.contrast, self.min_lead)
+        by_gain, by_contrast = at_least(g, minimum), at_least(self.contrast, minimum)
         draws, needed = (null or {}).get("n_draws", 0), draws_needed(alpha, family=1)
         verdict, why = Verdict.PASS, _LEARNED[self.name]
         if g.n_clusters < FEWEST:
@@ -218,7 +214,7 @@ class _Part:
         elif by_gain is Verdict.FAIL:
             verdict, why = Verdict.FAIL, f"under the minimum of {minimum} nat/token"
         elif by_contrast is Verdict.FAIL:
-            verdict, why = Verdict.FAIL, f"not {self.min_lead:.2g} nat/token better than other text of the same form"
+            verdict, why = Verdict.FAIL, f"not {minimum} nat/token better than other text of the same form"
         elif null is not None and draws < needed:
             verdict, why = Verdict.INCONCLUSIVE, too_few_draws(draws, needed, alpha)
         elif null is not None and null["p_adjusted"] > alpha and g.estimate >= minimum:
@@ -229,7 +225,8 @@ class _Part:
 
     def _more_data(self) -> str:
         have, needed = self.gain.n_clusters, 0
-        for estimate, minimum in ((self.gain, self.spec.min_gain), (self.contrast, self.min_lead)):
+        minimum = self.spec.min_gain
+        for estimate in (self.gain, self.contrast):
             if at_least(estimate, minimum) is not Verdict.INCONCLUSIVE:
                 continue
             # From the minimum on, the bound has to clear zero; below it, the bound on the other side the minimum.
