@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dlm_sway.backends.base import BulkBackend, LogitBackend
-from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
 from dlm_sway.backends.hf_sites import Sites
+from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.views import BASE, View
 from dlm_sway.engine.factors import FactorStore
@@ -76,7 +76,7 @@ class StackedSource:
     name = "stacked"
     stacks = True
 
-    def __init__(self, backend: HuggingFaceDifferentialBackend, seats: Seats = _NONE) -> None:
+    def __init__(self, backend: TorchBackend, seats: Seats = _NONE) -> None:
         """Use the model that `backend` holds open; `seats` is where it has tensors trained whole."""
         self._backend, self._seats = backend, seats
         self.device = backend.device
@@ -139,7 +139,7 @@ def open_source(backend: BulkBackend) -> Source:
     Raises:
         CannotRunError: the backend cannot be driven in bulk.
     """
-    if isinstance(backend, HuggingFaceDifferentialBackend):
+    if isinstance(backend, TorchBackend):
         seats = _stacked_seats(backend.model, backend.sites)
         return ViewwiseSource(backend) if seats is None else StackedSource(backend, seats)
     if isinstance(backend, LogitBackend):
