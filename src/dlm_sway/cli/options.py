@@ -117,6 +117,16 @@ DtypeOption: TypeAlias = Annotated[
     typer.Option("--dtype", envvar="SWAY_DTYPE", show_envvar=False, help="What to compute in; auto is fp32 on a CPU."),
 ]
 
+AllowCustom: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-custom",
+        envvar="SWAY_ALLOW_CUSTOM",
+        show_envvar=False,
+        help="Import and run the code that a spec names as its backend.",
+    ),
+]
+
 
 def ready_to_write(path: Path | None) -> Path | None:
     """Return the place of a file to write with `~` expanded, after a check that it can be written.
