@@ -35,7 +35,7 @@ def test_the_kinds_are_known_without_importing_torch() -> None:
         "print(*backend_kinds(), 'torch' in sys.modules, 'dlm_sway.backends.hf' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert {"custom", "dummy", "hf", "two_model"} <= set(out.stdout.split()[:-2])
+    assert {"api", "custom", "dummy", "hf", "two_model"} <= set(out.stdout.split()[:-2])
     assert out.stdout.split()[-2:] == ["False", "False"]
     assert out.stdout.split()[:-2] == list(backend_kinds())
 

@@ -172,6 +172,11 @@ class LogitBackend(BulkBackend, Protocol):
 class ScalarBackend(BulkBackend, Protocol):
     """A bulk backend that has no logits to give, but compares views with the base itself: a server, mostly."""
 
+    @property
+    def source_name(self) -> str:
+        """How its numbers are made, for reports; says what is a bound."""
+        ...
+
     def scalars(
         self, rows: Sequence[Scored], views: Sequence[View], reducers: Sequence[str]
     ) -> Mapping[str, npt.NDArray[np.float32]]:
@@ -185,4 +190,8 @@ class ScalarBackend(BulkBackend, Protocol):
         Returns:
             float32[V, P] for each reducer, and `base_logprob` float32[P].
         """
+        ...
+
+    def repeat(self, rows: Sequence[Scored]) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Return `kl` and `gain`, float32[P], of the base against itself: computed twice, for the numeric floor."""
         ...

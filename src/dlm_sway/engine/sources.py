@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dlm_sway.backends.base import BulkBackend, LogitBackend
+from dlm_sway.backends.base import BulkBackend, LogitBackend, ScalarBackend
 from dlm_sway.backends.hf_sites import Sites
 from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.core.errors import CannotRunError
@@ -133,6 +133,32 @@ class ArraySource:
         yield slice(0, len(keep)), torch.from_numpy(np.stack(parts))
 
 
+class ScalarSource:
+    """A backend that compares views with the base itself and has no logits to give."""
+
+    stacks = False
+    continues = False
+    device = torch.device("cpu")
+
+    def __init__(self, backend: ScalarBackend) -> None:
+        """Ask `backend` for all views of a row at once."""
+        self.backend = backend
+        self.name = backend.source_name
+        self.window = backend.codec.max_length
+
+    def views_per_pass(self, views: Sequence[View]) -> int:
+        """Return all of them."""
+        return max(1, len(views))
+
+    def blocks(self, *_: Any) -> Blocks:
+        """Refuse: there are no logits.
+
+        Raises:
+            CannotRunError: always.
+        """
+        raise CannotRunError(f"{type(self.backend).__name__} gives no logits", remedy="use a backend of kind hf")
+
+
 def open_source(backend: BulkBackend) -> Source:
     """Return the fastest way to drive a backend, chosen by what its adapter is; the caller holds it exclusively.
 
@@ -144,6 +170,8 @@ def open_source(backend: BulkBackend) -> Source:
         return ViewwiseSource(backend) if seats is None else StackedSource(backend, seats)
     if isinstance(backend, LogitBackend):
         return ArraySource(backend)
+    if isinstance(backend, ScalarBackend):
+        return ScalarSource(backend)
     raise CannotRunError(f"{type(backend).__name__} gives no logits", remedy="use a backend of kind hf")
 
 
