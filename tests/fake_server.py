@@ -49,7 +49,7 @@ class FakeServer(ThreadingHTTPServer):
         self.seen_headers: list[dict[str, str]] = []
         self.after: Callable[[dict[str, Any]], dict[str, Any] | bytes] = lambda answer: answer
         self.lora_ids = [0] if dialect == "llama.cpp" else []
-        self.props: dict[str, Any] = {"default_generation_settings": {"n_ctx": 128}}
+        self.props: dict[str, Any] = {"default_generation_settings": {"n_ctx": 128}, "total_slots": 4}
         self.lock = threading.Lock()
         self.released = threading.Event()
 

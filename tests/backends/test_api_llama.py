@@ -36,7 +36,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     adapter = save_adapter(base, folder / "adapter", lora(**KINDS[request.param]))
     convert(adapter, to="gguf", out=folder / "adapter.gguf", base=str(base))
     with serving(save_gguf(base, folder / "base.gguf"), [folder / "adapter.gguf"]) as url:
-        yield open_backend(base, adapter), _api(base, url)
+        served = _api(base, url)
+        yield open_backend(base, adapter), served
+        served.close()
 
 
 def _api(base: Path, url: str) -> Any:
@@ -52,6 +54,22 @@ def test_llama_cpp_and_pytorch_agree_at_every_scale(pair: tuple[Any, Any], lam: 
         with backend.view(scaled(lam)) as view:
             found.append(np.concatenate([view.rolling_logprob(text).logprobs for text in TEXTS]))
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_no_number_depends_on_what_was_asked_before(pair: tuple[Any, Any]) -> None:
+    """The server reuses what it read, also for another scale of the LoRA; here it must not."""
+    reference, served = pair
+    rng = np.random.default_rng(1)
+    for i in rng.permutation(24):
+        lam, text = (0.0, 0.5, 1.0)[i % 3], TEXTS[i % 2] + " x" * int(i // 6)
+        found = []
+        for backend in (reference, served):
+            with backend.view(scaled(lam)) as view:
+                found.append(view.rolling_logprob(text).logprobs)
+        np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+        with served.view(scaled(1.0 - lam)) as view:
+            view.next_token_dist(text[: 5 + int(i)])
+        served._memo.clear()
 
 
 def test_divergences_agree_with_those_from_logits(pair: tuple[Any, Any]) -> None:

@@ -78,10 +78,15 @@ class ApiBackend(Differential[ApiView]):
         self._memo: OrderedDict[tuple[Any, ...], list[Top]] = OrderedDict()
         self._kept, self._lock = 0, threading.Lock()
         self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="sway-api")
-        base = self._wire(options.url, options.model)
-        self.wires: tuple[Wire, Wire] = (base, self._finetuned(base))
-        self.codec = TextEncoder(tokenizer, max_length=self._window(tokenizer))
-        self.vocab_size, self.top_k = _vocabulary(base) or len(tokenizer), options.top_k
+        self.top_k = options.top_k
+        try:
+            base = self._wire(options.url, options.model)
+            self.wires: tuple[Wire, Wire] = (base, self._finetuned(base))
+            self.vocab_size = _vocabulary(base) or len(tokenizer)
+            self.codec = TextEncoder(tokenizer, max_length=self._window(tokenizer))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def source_name(self) -> str:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -78,41 +80,58 @@ class Native(Wire):
     name = "llama.cpp /completion"
     deepens = True
 
-    def __init__(
-        self, client: HttpClient, budget: Budget, model: str | None, extra: Mapping[str, Any], forced: int | None = None
-    ) -> None:
-        """Speak to `client`; `forced` is a token of plain text.
+    def __init__(self, client: HttpClient, budget: Budget, model: str | None, extra: Mapping[str, Any]) -> None:
+        """Speak to `client`, and learn how many slots it has and a token of plain text.
 
         The server holds log-probs back while what it writes is no whole character, or an end. So it is made to write
-        that token; log-probs are taken before such a bias is added.
+        that token; log-probs are taken before such a bias is added. And each row keeps to one slot: a slot forgets
+        what it read when the scale of a LoRA changes, but the store behind all slots does not, and would give one
+        scale the other's numbers.
         """
         super().__init__(client, budget, model, extra)
+        forced = _plain_token(client)
         self._forced: dict[str, Any] = {} if forced is None else {"logit_bias": [[forced, 1e4]]}
+        said = client.get("/props")
+        n_slots = said.get("total_slots") if isinstance(said, dict) else None
+        self._slots: SimpleQueue[int | None] = SimpleQueue()
+        for slot in range(n_slots) if isinstance(n_slots, int) and n_slots > 0 else [None]:
+            self._slots.put(slot)
+
+    @contextmanager
+    def _slot(self) -> Iterator[dict[str, Any]]:
+        """Yield what pins requests to a slot of their own; without slots nothing is reused."""
+        slot = self._slots.get()
+        try:
+            yield {"cache_prompt": False} if slot is None else {"cache_prompt": True, "id_slot": slot}
+        finally:
+            self._slots.put(slot)
 
     def score(self, row: Scored, top_k: int, *, deep: bool) -> list[Top]:
         """Return the tops; where the token that follows is not in one, the whole distribution is asked for."""
         ids, tops = row.ids.tolist(), []
-        for at, target in enumerate(row.targets.tolist()):
-            prompt = ids[: row.first + 1 + at]
-            top = self._next(prompt, top_k, target)
-            if deep and target >= 0 and math.isnan(top.target):
-                # Only this token is taken from it, so that every position is cut at the same depth.
-                top = Top(top.keys, top.logprobs, self._next(prompt, _ALL, target).target, target)
-            tops.append(top)
+        with self._slot() as slot:
+            for at, target in enumerate(row.targets.tolist()):
+                prompt = ids[: row.first + 1 + at]
+                reuse = slot if at else slot | {"cache_prompt": False}
+                top = self._next(prompt, top_k, target, reuse)
+                if deep and target >= 0 and math.isnan(top.target):
+                    # Only this token is taken from it, so that every position is cut at the same depth.
+                    top = Top(top.keys, top.logprobs, self._next(prompt, _ALL, target, slot).target, target)
+                tops.append(top)
         return tops
 
     def write(self, ids: Sequence[int], *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
         """Return a continuation."""
-        body = {"prompt": list(ids), "n_predict": limit, "cache_prompt": True, **_drawing(temperature, top_p, seed)}
-        answer = self._post("/completion", body, tokens=len(ids) + limit)
+        body = {"prompt": list(ids), "n_predict": limit, **_drawing(temperature, top_p, seed)}
+        with self._slot() as slot:
+            answer = self._post("/completion", body | slot | {"cache_prompt": False}, tokens=len(ids) + limit)
         if not isinstance(answer, dict) or not isinstance(answer.get("content"), str):
             raise self._broken("the answer holds no text")
         stopped = answer.get("stop_type") != "limit" and not answer.get("truncated", False)
         return Reply(answer["content"], int(answer.get("tokens_predicted") or 0), stopped)
 
-    def _next(self, prompt: list[int], top_k: int, target: int) -> Top:
-        body = {"prompt": prompt, "n_predict": 1, "n_probs": top_k, "temperature": 0.0, "cache_prompt": True}
-        body |= self._forced
+    def _next(self, prompt: list[int], top_k: int, target: int, slot: dict[str, Any]) -> Top:
+        body = {"prompt": prompt, "n_predict": 1, "n_probs": top_k, "temperature": 0.0, **slot, **self._forced}
         answer = self._post("/completion", body, tokens=len(prompt) + 1)
         try:
             entries = answer["completion_probabilities"][0]["top_logprobs"]
@@ -175,7 +194,7 @@ def find_wire(client: HttpClient, budget: Budget, *, model: str | None, extra: M
         CannotRunError: it cannot be reached, or gives no log-probs.
     """
     if client.get("/props") is not None:
-        return Native(client, budget, model, extra, _plain_token(client))
+        return Native(client, budget, model, extra)
     named = {} if model is None else {"model": model}
     body = {**named, "prompt": _PROBE, "max_tokens": 1, "logprobs": 1, "temperature": 0.0}
     answer = client.offers("/v1/completions", body | {"echo": True})
