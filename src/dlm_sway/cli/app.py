@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dlm_sway.cli import cache, check, console, convert, demo, faults, inspect, list_probes, trace
+from dlm_sway.cli import cache, chain, check, console, convert, demo, faults, inspect, list_probes, trace
 from dlm_sway.core.errors import ExitCode
 
 _EPILOG = "Exit codes: 0 pass, 1 fail, 2 usage or bad input, 3 could not run, 4 inconclusive, 130 interrupted."
@@ -44,6 +44,7 @@ def _root(
 
 app.command("check", epilog=_EPILOG)(check.check)
 app.command("inspect", epilog=_EPILOG)(inspect.inspect)
+app.command("chain", epilog=_EPILOG)(chain.chain)
 app.command("convert", epilog=_EPILOG)(convert.convert)
 app.command("demo")(demo.demo)
 app.command("list-probes")(list_probes.list_probes)
