@@ -1,4 +1,4 @@
-"""Writes docs/probes.md from the docstrings of the probes: `python docs/build.py`. Needs no torch."""  # noqa: INP001 (a script, no package)
+"""Writes docs/probes.md from the probes' docstrings, and the table of docs/backends.md: `python docs/build.py`."""  # noqa: INP001 (a script, no package)
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from dlm_sway.cli.list_probes import described, sorted_by_category
 from dlm_sway.probes.registry import probes
 
 PAGE: Final = Path(__file__).with_name("probes.md")
+BACKENDS: Final = Path(__file__).with_name("backends.md")
+_TABLE: Final = re.compile(r"(?<=<!-- table: written by `python docs/build.py` -->\n).*?(?=<!-- end -->)", re.DOTALL)
 _HEAD: Final = """\
 # The probes
 
@@ -32,6 +34,15 @@ def page() -> str:
     """Return the page as the code would have it now."""
     own = {kind: cls for kind, cls in probes().items() if cls.__module__.startswith("dlm_sway.")}
     return "\n".join([_HEAD, *(_section(kind, cls) for kind, cls in sorted_by_category(own).items())])
+
+
+def with_table(text: str) -> str:
+    """Return the page about backends with the table as the code would have it now."""
+    from dlm_sway.backends.capabilities import COLUMNS, table
+
+    head = [f"| kind | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    rows = [f"| `{kind}` | {' | '.join(found[c] for c in COLUMNS)} |" for kind, found in table().items()]
+    return _TABLE.sub("\n".join(["", *head, *rows, "", ""]), text)
 
 
 def _section(kind: str, cls: Any) -> str:
@@ -80,3 +91,4 @@ def _plain(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    BACKENDS.write_text(with_table(BACKENDS.read_text(encoding="utf-8")), encoding="utf-8")

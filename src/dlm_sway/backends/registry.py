@@ -52,6 +52,17 @@ def backend_kinds() -> tuple[str, ...]:
     return _REGISTRY.kinds()
 
 
+def backend_class(kind: str) -> type[Backend]:
+    """Return the class registered as `kind`, importing it.
+
+    Raises:
+        BadInputError: the kind is unknown; the nearest name is offered.
+        MissingExtraError: a package that this kind needs is not installed.
+    """
+    with needs_extra(f"a backend of kind {kind!r}"):
+        return _REGISTRY.get(kind)
+
+
 def open_backend(spec: ModelSpec, *, allow_custom: bool = False) -> Backend:
     """Return the backend that `spec` names, opened; the caller closes it.
 
@@ -71,4 +82,4 @@ def open_backend(spec: ModelSpec, *, allow_custom: bool = False) -> Backend:
             remedy="if you trust it, give --allow-custom (from Python: allow_custom=True)",
         )
     with needs_extra(f"a backend of kind {spec.kind!r}"):
-        return _REGISTRY.get(spec.kind).from_spec(spec)
+        return backend_class(spec.kind).from_spec(spec)
