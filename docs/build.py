@@ -1,7 +1,7 @@
 """Writes the pages that the code knows better: `python docs/build.py`. Needs no torch.
 
 docs/probes.md comes from the docstrings of the probes, docs/sway.schema.json from their specs, docs/cli.md from what
-`sway COMMAND --help` says.
+`sway COMMAND --help` says, the table of docs/backends.md from what each backend declares.
 """  # noqa: INP001 (a script, no package)
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from dlm_sway.suite.schema import FILE_NAME, suite_schema
 
 PAGE: Final = Path(__file__).with_name("probes.md")
 SCHEMA: Final = Path(__file__).with_name(FILE_NAME)
+BACKENDS: Final = Path(__file__).with_name("backends.md")
+_TABLE: Final = re.compile(r"(?<=<!-- table: written by `python docs/build.py` -->\n).*?(?=<!-- end -->)", re.DOTALL)
 _HEAD: Final = """\
 # The probes
 
@@ -108,6 +110,15 @@ def schema() -> str:
     return dumps(suite_schema(own_only=True))
 
 
+def with_table(text: str) -> str:
+    """Return the page about backends with the table as the code would have it now."""
+    from dlm_sway.backends.capabilities import COLUMNS, table
+
+    head = [f"| kind | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    rows = [f"| `{kind}` | {' | '.join(found[c] for c in COLUMNS)} |" for kind, found in table().items()]
+    return _TABLE.sub("\n".join(["", *head, *rows, "", ""]), text)
+
+
 def _section(kind: str, cls: Any) -> str:
     title = (inspect.getdoc(cls) or "").splitlines()[0]
     fields = [f"- **{name}**: {_plain(text)}" for name, text in described(cls).items()]
@@ -142,3 +153,4 @@ if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
     CLI.write_text(cli(), encoding="utf-8")
     SCHEMA.write_text(schema(), encoding="utf-8")
+    BACKENDS.write_text(with_table(BACKENDS.read_text(encoding="utf-8")), encoding="utf-8")

@@ -325,7 +325,7 @@ def test_a_short_window_scores_every_token_once() -> None:
 def test_a_prompt_that_does_not_fit_the_window_is_refused() -> None:
     with DummyBackend(DummyOptions(max_length=8)).as_base() as view:
         assert view.next_token_dist("a b c d e f g h").vocab_size == 96
-        with pytest.raises(BadInputError, match="the prompt has 9 tokens and the model reads 8; shorten"):
+        with pytest.raises(BadInputError, match="a prompt has 9 tokens and the model reads 8; shorten"):
             view.next_token_dist("a b c d e f g h i")
         with pytest.raises(BadInputError, match="the prompt has 8 tokens and the model reads 8; shorten"):
             view.logprob_of("a b c d e f g h ", "i")

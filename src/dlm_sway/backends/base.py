@@ -175,6 +175,23 @@ class BulkBackend(Protocol):
         ...
 
 
+class Scored(Protocol):
+    """A token sequence and the positions wanted of it.
+
+    Attributes:
+        ids: int64[n], what the model reads.
+        first: index of the first position whose next token is wanted; all later ones are wanted too.
+        targets: int64[n - first], the token that follows each wanted position; -1 where there is none.
+    """
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def first(self) -> int: ...  # noqa: D102
+    @property
+    def targets(self) -> npt.NDArray[np.int64]: ...  # noqa: D102
+
+
 @runtime_checkable
 class LogitBackend(BulkBackend, Protocol):
     """A bulk backend that computes logits itself, in numpy, a view at a time."""
@@ -222,4 +239,33 @@ class GradientBackend(BulkBackend, Protocol):
             first: index of the first logit that counts.
             targets: int64[n - first], the tokens whose log-probs are summed.
         """
+        ...
+
+
+@runtime_checkable
+class ScalarBackend(BulkBackend, Protocol):
+    """A bulk backend that has no logits to give, but compares views with the base itself: a server, mostly."""
+
+    @property
+    def source_name(self) -> str:
+        """How its numbers are made, for reports; says what is a bound."""
+        ...
+
+    def scalars(
+        self, rows: Sequence[Scored], views: Sequence[View], reducers: Sequence[str]
+    ) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Return per-position scalars of rows, rows one after another along the last axis.
+
+        Args:
+            rows: token sequences and the positions wanted of each.
+            views: the views besides the base.
+            reducers: what is wanted; NaN where it cannot be known.
+
+        Returns:
+            float32[V, P] for each reducer, and `base_logprob` float32[P].
+        """
+        ...
+
+    def repeat(self, rows: Sequence[Scored]) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Return `kl` and `gain`, float32[P], of the base against itself: computed twice, for the numeric floor."""
         ...

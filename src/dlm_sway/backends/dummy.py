@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dlm_sway.backends.base import Messages, RankedModule, Reply
+from dlm_sway.backends.differential import Nulled, Scaled
 from dlm_sway.backends.dummy_lm import F32, F64, MODULE, Adapter, Ids, log_softmax, make_base, noise, trained
 from dlm_sway.backends.dummy_options import DummyOptions
 from dlm_sway.backends.dummy_script import recite
@@ -21,13 +21,11 @@ from dlm_sway.backends.dummy_view import DummyView
 from dlm_sway.backends.registry import register
 from dlm_sway.core.errors import BadInputError, CannotRunError, NullRuleError, ViewError
 from dlm_sway.core.model import ModelSpec
-from dlm_sway.core.views import BASE, FINETUNED, View, scaled
-
-_PREFLIGHT = "The quick brown fox jumps over the lazy dog."
+from dlm_sway.core.views import BASE, View
 
 
 @register("dummy")
-class DummyBackend:
+class DummyBackend(Scaled[DummyView], Nulled[DummyView]):
     """A tiny language model with an adapter: views, scales, nulls, bulk logits, and faults on demand.
 
     Satisfies every protocol of `dlm_sway.core.scoring` and `dlm_sway.backends.base` under the rules of the Hugging
@@ -54,9 +52,7 @@ class DummyBackend:
         self._base = make_base(self.options.vocab_size, seed=self.options.seed)
         self._adapter = self._made()
         self._changes: dict[View, F64] = {}
-        self._open: DummyView | None = None
         self._bulk = False
-        self._closed = False
 
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> DummyBackend:
@@ -73,60 +69,6 @@ class DummyBackend:
             faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors()[:5])
             raise BadInputError(faults, where="options of a dummy") from None
         return cls(options, name=spec.base)
-
-    @contextmanager
-    def view(self, view: View) -> Iterator[DummyView]:
-        """Open any view.
-
-        Raises:
-            ViewError: another view is open, or the backend is closed.
-            NullRuleError: a null was asked for and nulls are refused.
-        """
-        self._require_rule(view)
-        handle = self._handle(_label(view), view)
-        with self._held(handle):
-            yield handle
-
-    def as_base(self) -> AbstractContextManager[DummyView]:
-        """Open the base model."""
-        return self.view(BASE)
-
-    def as_finetuned(self) -> AbstractContextManager[DummyView]:
-        """Open the fine-tune."""
-        return self.view(FINETUNED)
-
-    def as_scaled_adapter(self, lam: float) -> AbstractContextManager[DummyView]:
-        """Open the model with the adapter's term multiplied by `lam`.
-
-        Raises:
-            ValueError: `lam` is not finite.
-        """
-        if not math.isfinite(lam):
-            raise ValueError(f"lam must be finite, got {lam}")
-        return self.view(scaled(lam))
-
-    def as_null_adapter(
-        self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0
-    ) -> AbstractContextManager[DummyView]:
-        """Open an adapter of the same structure with Gaussian factors of std `init_scale * sqrt(rank_scale)`.
-
-        Raises:
-            ValueError: `rank_scale` is not positive and finite, or `init_scale` is negative or not finite.
-        """
-        if not (math.isfinite(rank_scale) and rank_scale > 0):
-            raise ValueError(f"rank_scale must be positive and finite, got {rank_scale}")
-        if not (math.isfinite(init_scale) and init_scale >= 0):
-            raise ValueError(f"init_scale must be finite and not negative, got {init_scale}")
-        return self.view(View("gaussian", seed=seed, rank_scale=rank_scale, init_scale=init_scale))
-
-    def preflight_finite_check(self) -> tuple[bool, str]:
-        """Run one forward a view on a fixed prompt; return `(ok, reason)`."""
-        for opened, what in ((self.as_base(), "base"), (self.as_finetuned(), "fine-tuned")):
-            with opened as view:
-                logprobs = view.rolling_logprob(_PREFLIGHT).logprobs
-            if bad := int((~np.isfinite(logprobs)).sum()):
-                return False, f"the {what} model gives {bad} non-finite log-probs on a fixed prompt of {logprobs.size}"
-        return True, ""
 
     def null_refusal(self) -> str | None:
         """Return why rotation nulls cannot be drawn, or None when they can."""
@@ -147,7 +89,7 @@ class DummyBackend:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the model for bulk work; no view may be open meanwhile."""
-        with self._held(self._handle("bulk", BASE)):
+        with super().exclusive():
             self._bulk = True
             try:
                 yield
@@ -203,10 +145,6 @@ class DummyBackend:
         lines = self.options.script.get("base" if view.lam == 0.0 else view.kind)
         return None if lines is None else recite(lines, prompts, self.codec, max_new_tokens=max_new_tokens)
 
-    def close(self) -> None:
-        """Answer no more, not even through an open view; calling it twice is harmless."""
-        self._open, self._closed = None, True
-
     def _forward(self, view: View, ids: Ids, keep: Ids) -> F32:
         if self.options.forwards is not None and self.forwards_done >= self.options.forwards:
             raise CannotRunError(f"the machine gave up after {self.forwards_done} forward passes", where=self.id)
@@ -240,28 +178,9 @@ class DummyBackend:
             raise NullRuleError(self.options.refusal, where=self.id)
 
     def _handle(self, label: str, view: View) -> DummyView:
-        return DummyView(f"{self.id} [{label}]", self.codec, partial(self._forward, view), lambda v: self._open is v)
+        return DummyView(f"{self.id} [{label}]", self.codec, partial(self._forward, view), self._is_open)
 
     @contextmanager
-    def _held(self, handle: DummyView) -> Iterator[None]:
-        if self._closed:
-            raise ViewError("the backend is closed", where=self.id)
-        if self._open is not None:
-            raise ViewError(
-                "another view is open on this model", where=self._open.id, remedy="leave its with-block first"
-            )
-        self._open = handle
-        try:
-            yield
-        finally:
-            self._open = None
-
-
-def _label(view: View) -> str:
-    if view.lam == 0.0:
-        return "base"
-    if view.kind == "adapter":
-        return "fine-tuned" if view.lam == 1.0 else f"scaled {view.lam!r}"
-    if view.kind == "top_rank":
-        return f"top {view.rank_scale!r} of the rank"
-    return f"{view.kind} {view.seed}/{view.draw}"
+    def _shown(self, view: View) -> Iterator[None]:
+        self._require_rule(view)
+        yield

@@ -40,20 +40,27 @@ class Fingerprinted(Protocol):
 
 
 def fingerprint(
-    spec: ModelSpec, *, adapter: Path, computing: tuple[str, ...], loaded_ns: int, memo: ResultStore | None
+    spec: ModelSpec,
+    *,
+    adapter: Path,
+    computing: tuple[str, ...],
+    loaded_ns: int,
+    memo: ResultStore | None,
+    whole: bool = False,
 ) -> str | None:
     """Return the hash of a base with its adapter, or None if files are not to be found or changed since loading.
 
     Args:
         spec: what was loaded.
-        adapter: directory of the adapter.
+        adapter: directory of the adapter, or of a whole fine-tuned model.
         computing: how it computes, such as dtype and kind of device.
         loaded_ns: when loading began, in ns since 1970.
         memo: keeps the hashes of the base's files between runs.
+        whole: whether `adapter` is a whole model.
     """
     try:
         base = locate_base(spec.base, revision=spec.revision).directory
-        files = None if base is None else _files(base, adapter, loaded_ns=loaded_ns, memo=memo)
+        files = None if base is None else _files(base, adapter, loaded_ns=loaded_ns, memo=memo, whole=whole)
     except (AdapterError, OSError):
         return None
     if files is None:
@@ -63,13 +70,23 @@ def fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _files(base: Path, adapter: Path, *, loaded_ns: int, memo: ResultStore | None) -> tuple[dict[str, str], ...] | None:
-    of_base = sorted(p for p in base.iterdir() if p.suffix in _OF_BASE and p.is_file())
-    of_adapter = sorted(p for p in adapter.iterdir() if p.name == _CONFIG or p.suffix == ".safetensors")
+def _files(
+    base: Path, adapter: Path, *, loaded_ns: int, memo: ResultStore | None, whole: bool
+) -> tuple[dict[str, str], ...] | None:
+    of_base = _of_model(base)
+    of_adapter = _of_model(adapter) if whole else _of_adapter(adapter)
     digests = {p.name: file_digest(p, memo) for p in of_base}, {p.name: file_digest(p) for p in of_adapter}
     # Looked at last: what has not changed by now was hashed as it was loaded.
     changed = any(p.stat().st_ctime_ns >= loaded_ns for p in (*of_base, *of_adapter))
     return None if changed else digests
+
+
+def _of_model(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix in _OF_BASE and p.is_file())
+
+
+def _of_adapter(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.name == _CONFIG or p.suffix == ".safetensors")
 
 
 def file_digest(path: Path, memo: ResultStore | None = None) -> str:

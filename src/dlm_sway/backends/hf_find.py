@@ -107,18 +107,18 @@ def _saved(name: str, wrapper: Any, adapter: str) -> list[DenseSite]:
     original = dict(wrapper.original_module.named_parameters())
     module = wrapper.modules_to_save[adapter]
     return [
-        DenseSite(f"{name}.{part}", p, original[part].detach(), toggled=True, axis=_axis(module, part))
+        DenseSite(f"{name}.{part}", p, original[part].detach(), toggled=True, axis=output_axis(module, part))
         for part, p in module.named_parameters()
     ]
 
 
 def _replaced(model: Any, name: str, original: Tensor) -> DenseSite:
     live = model.get_parameter(name)
-    axis = _axis(model, name)
+    axis = output_axis(model, name)
     return DenseSite(name_in_base(name), live, original, toggled=False, axis=axis)
 
 
-def _axis(module: nn.Module, part: str) -> int:
+def output_axis(module: nn.Module, part: str) -> int:
     """Return the axis of the outputs: embeddings look rows up, and GPT-2's Conv1D stores its weight as [in, out]."""
     from transformers.pytorch_utils import Conv1D
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -88,14 +88,19 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
     changeable = _changeable(adapter)
-    tokenizer = _tokenizer(spec)
-    base = _base(spec, device, dtype)
+    tokenizer = load_tokenizer(spec)
+    base = load_base(spec, device, dtype)
     kept = {n: p.detach().clone() for n, p in base.named_parameters() if changeable is None or n in changeable}
     model = _attach(base, adapter, device)
     return Loaded(model, tokenizer, _replaced(model, kept), device, dtype)
 
 
-def _tokenizer(spec: ModelSpec) -> Any:
+def load_tokenizer(spec: ModelSpec) -> Any:
+    """Return the tokenizer of `spec.base`.
+
+    Raises:
+        BadInputError: there is none, or it cannot be used.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -106,7 +111,13 @@ def _tokenizer(spec: ModelSpec) -> Any:
         raise BadInputError(f"no usable tokenizer: {_first_line(e)}", where=spec.base, remedy=_WHERE) from e
 
 
-def _base(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Any:
+def load_base(spec: ModelSpec, device: torch.device, dtype: torch.dtype | Literal["auto"]) -> Any:
+    """Return the model of `spec.base`; with dtype `auto` as it is stored, which leaves it mapped from its files.
+
+    Raises:
+        BadInputError: it cannot be found or read, or lacks weights.
+        CannotRunError: it does not fit into memory.
+    """
     from transformers import AutoModelForCausalLM
 
     extra: dict[str, Any] = {}

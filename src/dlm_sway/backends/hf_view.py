@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,52 +12,21 @@ from torch import Tensor
 
 from dlm_sway.backends.cpu_linear import fast_linears
 from dlm_sway.backends.encoding import TextEncoder
-from dlm_sway.backends.windows import windows
-from dlm_sway.core.errors import BadInputError, ViewError
-from dlm_sway.core.scoring import RollingLogprob, TokenDist
-
-Ids: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+from dlm_sway.backends.text_view import F32, Ids, TextView
+from dlm_sway.core.scoring import TokenDist
 
 _BATCH_TOKENS = 2048
 _IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")  # PEFT's types that come as past keys and values
 
 
-class HFView:
+class HFView(TextView):
     """The model as it is inside one context; refuses to answer afterwards."""
 
-    def __init__(self, name: str, model: Any, encoder: TextEncoder, is_open: Callable[[HFView], bool]) -> None:
+    def __init__(self, name: str, model: Any, encoder: TextEncoder, is_open: Callable[[Any], bool]) -> None:
         """Look at `model`, which computes this view for as long as `is_open(self)`."""
-        self._name = name
+        super().__init__(name, encoder, is_open)
         self._model = model
         self._encoder = encoder
-        self._is_open = is_open
-
-    @property
-    def id(self) -> str:
-        """Name of the base and of the view."""
-        return self._name
-
-    def close(self) -> None:
-        """Do nothing: the context that opened the view closes it."""
-
-    def logprob_of(self, prompt: str, completion: str) -> float:
-        """Return the summed log-prob in nats of the completion's tokens given the prompt.
-
-        Raises:
-            BadInputError: the completion is empty or holds no token, or the prompt fills the context window.
-        """
-        pair = self._encoder.encode_pair(prompt, completion, format="raw")
-        return float(self._token_logprobs(pair.ids, start=pair.start).astype(np.float64).sum())
-
-    def rolling_logprob(self, text: str) -> RollingLogprob:
-        """Return the log-prob of every token given those before it; long texts with a stride."""
-        ids = self._encoder.encode(text)
-        logprobs = self._token_logprobs(ids, start=1)
-        return RollingLogprob(ids, logprobs, len(ids), float(logprobs.astype(np.float64).sum()))
-
-    def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
-        """Return the `top_k` most probable next tokens after `prompt`."""
-        return self.next_token_dist_batch([prompt], top_k=top_k)[0]
 
     def next_token_dist_batch(self, prompts: list[str], *, top_k: int = 256) -> list[TokenDist]:
         """Return one distribution a prompt, in order, computed in length-sorted batches.
@@ -65,7 +34,7 @@ class HFView:
         Raises:
             BadInputError: a prompt is longer than the context window.
         """
-        rows = [self._fitting(self._encoder.encode_prompt(p)) for p in prompts]
+        rows = [self._fitting(p) for p in prompts]
         out: dict[int, TokenDist] = {}
         for batch in _batches(rows):
             logits = self._last_logits([rows[i] for i in batch])  # [n, vocab]
@@ -82,7 +51,7 @@ class HFView:
         """
         self._require_open()
         model = self._model
-        ids = torch.from_numpy(self._fitting(self._encoder.encode_prompt(prompt)))[None].to(model.device)  # [1, n]
+        ids = torch.from_numpy(self._fitting(prompt))[None].to(model.device)  # [1, n]
         options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if temperature > 0:
             options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
@@ -101,32 +70,15 @@ class HFView:
             )
         return self._encoder.decode(out[0, ids.shape[1] :].cpu().numpy())
 
-    def _require_open(self) -> None:
-        if not self._is_open(self):
-            raise ViewError("this view is closed", where=self._name, remedy="open it again and use it in its block")
-
-    def _fitting(self, ids: Ids) -> Ids:
-        if len(ids) > self._encoder.max_length:
-            raise BadInputError(
-                f"a prompt has {len(ids)} tokens and the model reads {self._encoder.max_length}",
-                where=self._name,
-                remedy="shorten the prompt; cutting it silently would change what is tested",
-            )
-        return ids
-
     @torch.inference_mode()
-    def _token_logprobs(self, ids: Ids, *, start: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return float32[N - start], the log-probs of `ids[start:]`."""
-        self._require_open()
-        out = [np.empty(0, dtype=np.float32)]
-        for w in windows(len(ids), start=start, limit=self._encoder.max_length, where=self._name):
-            row = torch.from_numpy(ids[w.begin : w.end])[None].to(self._model.device)  # [1, n]
-            target = torch.from_numpy(ids[w.first : w.end + 1])[:, None].to(self._model.device)  # [n_scored, 1]
-            # Prompt learning puts virtual tokens before the row, so positions count from its end.
-            logits = self._model(input_ids=row, use_cache=False).logits[0, -len(target) :].float()  # [n_scored, vocab]
-            picked = logits.gather(1, target)[:, 0] - torch.logsumexp(logits, dim=1)
-            out.append(picked.cpu().numpy())
-        return np.concatenate(out)
+    def _scored(self, row: Ids, targets: Ids) -> F32:
+        ids = torch.from_numpy(row)[None].to(self._model.device)  # [1, n]
+        target = torch.from_numpy(targets)[:, None].to(self._model.device)  # [n_scored, 1]
+        # Prompt learning puts virtual tokens before the row, so positions count from its end.
+        logits = self._model(input_ids=ids, use_cache=False).logits[0, -len(target) :].float()  # [n_scored, vocab]
+        picked = logits.gather(1, target)[:, 0] - torch.logsumexp(logits, dim=1)
+        out: F32 = picked.cpu().numpy()
+        return out
 
     @torch.inference_mode()
     def _last_logits(self, rows: list[Ids]) -> Tensor:

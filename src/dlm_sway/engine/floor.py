@@ -12,8 +12,9 @@ from dlm_sway.backends.base import BulkBackend
 from dlm_sway.backends.hf_widen import is_narrow, widened
 from dlm_sway.engine.memory import out_of_memory
 from dlm_sway.engine.reduce import reduce_block
+from dlm_sway.engine.rows import Row
 from dlm_sway.engine.run import Engine
-from dlm_sway.engine.sources import Source
+from dlm_sway.engine.sources import ScalarSource, Source
 
 _PROMPTS = (
     "The river rises in the hills and runs west for sixty miles.",
@@ -75,12 +76,23 @@ def measure_floor(engine: Engine) -> Floor:
         padded[i, : len(row)] = row
     target = torch.from_numpy(np.concatenate([np.append(r[1:], r[-1]) for r in rows]))
     with engine.opened() as source, torch.inference_mode():
+        if isinstance(source, ScalarSource):
+            return _asked_twice(rows, source)
         alone = torch.cat([_base_logits(source, row[None], [len(row)]) for row in rows])  # [P, K]
         together = _base_logits(source, padded, lengths)  # [P, K]
         kl, off = _apart(alone, together, target)
         fine = _fine_logits(engine.backend, source, padded, lengths)
         rounding = None if fine is None else _rounding(*_apart(fine, together, target))
     return Floor(float(kl.median()), float(kl.max()), float(off.max()), _dtype_of(engine.backend), rounding)
+
+
+def _asked_twice(rows: list[npt.NDArray[np.int64]], source: ScalarSource) -> Floor:
+    """Return the floor of a backend that answers with scalars: the base against itself, asked twice."""
+    wanted = [Row(row[:-1], 0, row[1:]) for row in rows if len(row) > 1]
+    found = source.backend.repeat(wanted)
+    kl, off = np.abs(found["kl"]), np.abs(found["gain"])
+    known = off[np.isfinite(off)]
+    return Floor(float(np.median(kl)), float(kl.max()), float(known.max(initial=0.0)), _dtype_of(source.backend))
 
 
 def _apart(p: torch.Tensor, q: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -61,7 +61,7 @@ class Chunk:
     def view_tokens(self) -> int:
         """Tokens read, counted once a view, padding to canonical widths included."""
         if not self.shares:
-            return (1 + len(self.views)) * len(self.rows) * self.width
+            return (1 + len(self.views)) * sum(padded(len(r.ids)) for r in self.rows)
         heads = {r.ids[: r.head].tobytes(): padded(r.head + 1) for r in self.rows}
         rest = sum(padded(len(r.ids) - r.head) for r in self.rows)
         return (1 + len(self.views)) * (sum(heads.values()) + rest)
@@ -124,6 +124,13 @@ def pack(
                 # What exceeds the budget alone under many views is read under fewer views at a time.
                 room = max(1, batch_tokens // least - 1) if stacks and least else len(some)
                 yield from (Chunk(part, few, reducers) for few in split(some, room))
+
+
+def pack_rows(needs: Iterable[Need], *, n_rows: int) -> Iterator[Chunk]:
+    """Group rows that need the same views, whatever their widths, at most `n_rows` at a time: nothing is padded."""
+    for (views, reducers), rows in _groups(needs).items():
+        for begin in range(0, len(rows), n_rows):
+            yield Chunk(tuple(rows[begin : begin + n_rows]), views, reducers)
 
 
 def _groups(needs: Iterable[Need]) -> dict[tuple[tuple[View, ...], tuple[Reducer, ...]], list[Row]]:

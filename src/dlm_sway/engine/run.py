@@ -24,13 +24,15 @@ from dlm_sway.engine.ask import Ask, Scores
 from dlm_sway.engine.budget import view_tokens_a_pass
 from dlm_sway.engine.cache import BASE_LOGPROB, ResultCache
 from dlm_sway.engine.memory import fits
-from dlm_sway.engine.pack import Chunk, Key, Need, heads, pack
+from dlm_sway.engine.pack import Chunk, Key, Need, heads, pack, pack_rows
 from dlm_sway.engine.reduce import reduce_block
 from dlm_sway.engine.rows import Row, right_padded, rows_of
 from dlm_sway.engine.shared import cut
-from dlm_sway.engine.sources import Source, open_source
+from dlm_sway.engine.sources import ScalarSource, Source, open_source
 from dlm_sway.engine.trace import CACHED, TraceWriter
 from dlm_sway.engine.widths import padded, rows_for
+
+_ROWS_ASKED = 64  # rows that a server is asked for before their results are kept
 
 _Table: TypeAlias = list[list[tuple[Row, ...]]]
 
@@ -177,14 +179,7 @@ class Engine:
 
     def _work(self, source: Source, needs: dict[Key, Need]) -> None:
         """Compute what is needed; where memory runs out, go on with half the tokens, keeping what is done."""
-        waiting = list(
-            pack(
-                needs.values(),
-                batch_tokens=self.batch_tokens,
-                views_per_pass=source.views_per_pass,
-                stacks=source.stacks,
-            )
-        )
+        waiting = list(self._packed(source, needs))
         while waiting:
             self._planned = self.view_tokens_done + sum(c.view_tokens for c in waiting)
             chunk, *rest = waiting
@@ -201,9 +196,28 @@ class Engine:
             waiting = [part for c, cut in zip(waiting, large, strict=True) for part in (cut and c.halves()) or (c,)]
             self.batch_tokens = max(1, min(self.batch_tokens, chunk.view_tokens) // 2)
 
+    def _packed(self, source: Source, needs: dict[Key, Need]) -> Iterator[Chunk]:
+        if isinstance(source, ScalarSource):
+            return pack_rows(needs.values(), n_rows=_ROWS_ASKED)
+        return pack(
+            needs.values(),
+            batch_tokens=self.batch_tokens,
+            views_per_pass=source.views_per_pass,
+            stacks=source.stacks,
+        )
+
     def _run(self, chunk: Chunk, source: Source) -> None:
         self.say_who_asks(self._names(chunk))
         began = time.perf_counter()
+        values = self._asked(chunk, source) if isinstance(source, ScalarSource) else self._computed(chunk, source)
+        self._results.keep(chunk.rows, chunk.views, values)
+        self._ran(chunk, time.perf_counter() - began)
+
+    @staticmethod
+    def _asked(chunk: Chunk, source: ScalarSource) -> dict[str, npt.NDArray[np.float32]]:
+        return dict(source.backend.scalars(chunk.rows, chunk.views, chunk.reducers))
+
+    def _computed(self, chunk: Chunk, source: Source) -> dict[str, npt.NDArray[np.float32]]:
         ahead, rows = cut(chunk.rows, n_views=1 + len(chunk.views), batch_tokens=self.batch_tokens)
         longest = max(len(r.ids) for r in rows)
         # A whole row is never padded beyond the window, where some models have no positions.
@@ -220,9 +234,7 @@ class Engine:
             for block, logits in blocks:
                 for name, value in reduce_block(logits[0], logits[1:], target[block], chunk.reducers).items():
                     parts[name].append(value.cpu())
-        values = {name: torch.cat(parts_of, dim=-1).numpy() for name, parts_of in parts.items()}
-        self._results.keep(chunk.rows, chunk.views, values)
-        self._ran(chunk, time.perf_counter() - began)
+        return {name: torch.cat(parts_of, dim=-1).numpy() for name, parts_of in parts.items()}
 
     def _ran(self, chunk: Chunk, seconds: float) -> None:
         n_views = 1 + len(chunk.views)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dlm_sway.backends.base import BulkBackend, LogitBackend
-from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
+from dlm_sway.backends.base import BulkBackend, LogitBackend, ScalarBackend
 from dlm_sway.backends.hf_sites import Sites
+from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.views import BASE, View
 from dlm_sway.engine.factors import FactorStore
@@ -76,7 +76,7 @@ class StackedSource:
     name = "stacked"
     stacks = True
 
-    def __init__(self, backend: HuggingFaceDifferentialBackend, seats: Seats = _NONE) -> None:
+    def __init__(self, backend: TorchBackend, seats: Seats = _NONE) -> None:
         """Use the model that `backend` holds open; `seats` is where it has tensors trained whole."""
         self._backend, self._seats = backend, seats
         self.device = backend.device
@@ -133,17 +133,45 @@ class ArraySource:
         yield slice(0, len(keep)), torch.from_numpy(np.stack(parts))
 
 
+class ScalarSource:
+    """A backend that compares views with the base itself and has no logits to give."""
+
+    stacks = False
+    continues = False
+    device = torch.device("cpu")
+
+    def __init__(self, backend: ScalarBackend) -> None:
+        """Ask `backend` for all views of a row at once."""
+        self.backend = backend
+        self.name = backend.source_name
+        self.window = backend.codec.max_length
+
+    def views_per_pass(self, views: Sequence[View]) -> int:
+        """Return all of them."""
+        return max(1, len(views))
+
+    def blocks(self, *_: Any) -> Blocks:
+        """Refuse: there are no logits.
+
+        Raises:
+            CannotRunError: always.
+        """
+        raise CannotRunError(f"{type(self.backend).__name__} gives no logits", remedy="use a backend of kind hf")
+
+
 def open_source(backend: BulkBackend) -> Source:
     """Return the fastest way to drive a backend, chosen by what its adapter is; the caller holds it exclusively.
 
     Raises:
         CannotRunError: the backend cannot be driven in bulk.
     """
-    if isinstance(backend, HuggingFaceDifferentialBackend):
+    if isinstance(backend, TorchBackend):
         seats = _stacked_seats(backend.model, backend.sites)
         return ViewwiseSource(backend) if seats is None else StackedSource(backend, seats)
     if isinstance(backend, LogitBackend):
         return ArraySource(backend)
+    if isinstance(backend, ScalarBackend):
+        return ScalarSource(backend)
     raise CannotRunError(f"{type(backend).__name__} gives no logits", remedy="use a backend of kind hf")
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
 from dlm_sway.backends.hf_overlay import shown
 from dlm_sway.backends.hf_sites import Sites
+from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.core.views import BASE, View
 from dlm_sway.engine.factors import FactorStore
 from dlm_sway.engine.head import Head, tall
@@ -30,7 +30,7 @@ class ViewwiseSource:
     name = "view by view"
     stacks = False
 
-    def __init__(self, backend: HuggingFaceDifferentialBackend) -> None:
+    def __init__(self, backend: TorchBackend) -> None:
         """Use the model that `backend` holds open."""
         self._backend = backend
         self.device = backend.device

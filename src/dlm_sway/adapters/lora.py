@@ -1,0 +1,95 @@
+"""A plain LoRA as numbers: what every format of it holds, and what a format without DoRA or biases must refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from dlm_sway.adapters.config import AdapterConfig, load_config
+from dlm_sway.adapters.dtypes import Float32Array
+from dlm_sway.adapters.factors import pairs_of
+from dlm_sway.adapters.inspection import Fault
+from dlm_sway.adapters.naming import Part, parse_name
+from dlm_sway.adapters.tensors import TensorFile
+from dlm_sway.adapters.weights_file import open_weights
+from dlm_sway.core.errors import AdapterError
+
+_SHOWN: Final = 3
+_HOLDS_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoraFactors:
+    """What one module adds to its weight: `scale * b @ a`.
+
+    Attributes:
+        a: float32[r, d_in].
+        b: float32[d_out, r].
+        scale: alpha / r, or what stands for it.
+    """
+
+    a: Float32Array
+    b: Float32Array
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        """Number of directions r."""
+        return int(self.a.shape[0])
+
+    def delta(self) -> Float32Array:
+        """Return float32[d_out, d_in], the change of the weight."""
+        return np.asarray(np.float32(self.scale) * (self.b @ self.a), dtype=np.float32)
+
+
+Lora: TypeAlias = Mapping[str, LoraFactors]
+"""Factors by module name in the base."""
+
+
+def read_peft_lora(adapter: Path) -> tuple[Lora, AdapterConfig]:
+    """Return the factors of a PEFT directory and its config.
+
+    Raises:
+        AdapterError: it cannot be read, or holds more than plain LoRA on linear modules; what, and where, is named.
+    """
+    config = load_config(adapter)
+    if reason := _refusal(config):
+        raise AdapterError(reason, where=adapter, remedy=_REMEDY)
+    file = open_weights(adapter)
+    if isinstance(file, Fault):
+        raise AdapterError(file.message, where=adapter, remedy=file.remedy)
+    return _read(file, config, adapter), config
+
+
+_REMEDY: Final = "merge it into the base in fp32 and convert that, or serve it with PEFT"
+
+
+def _refusal(config: AdapterConfig) -> str | None:
+    init = config.init_lora_weights
+    if not config.is_lora:
+        return f"a {config.peft_type or 'nameless'} adapter has no low-rank factors of LoRA's kind"
+    if config.use_dora:
+        return "DoRA rescales whole rows, which factors alone cannot say"
+    if isinstance(init, str) and init.lower().startswith(_HOLDS_BASE):
+        return f"it began as {init}, so its factors also hold a part of the base"
+    return None
+
+
+def _read(file: TensorFile, config: AdapterConfig, adapter: Path) -> Lora:
+    keys = [parse_name(name) for name in file.infos]
+    if others := [key.name for key in keys if key.part not in (Part.LORA_A, Part.LORA_B)]:
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        what = f"holds tensors that are no factors of a linear module: {', '.join(others[:_SHOWN])}{more}"
+        raise AdapterError(what, where=adapter, remedy=_REMEDY)
+    found: dict[str, LoraFactors] = {}
+    for module, pair in pairs_of(file, keys, config=config).items():
+        if pair.a is None or pair.b is None or pair.kind != "linear" or not pair.is_multipliable:
+            raise AdapterError(
+                f"{module} has no pair of factors for a linear module", where=adapter, remedy=f"sway inspect {adapter}"
+            )
+        found[module] = LoraFactors(file.read(pair.a.name), file.read(pair.b.name), config.scale_of(module))
+    return found

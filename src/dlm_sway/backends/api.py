@@ -1,0 +1,330 @@
+"""Models behind HTTP: a llama.cpp server, or one that speaks OpenAI's `/v1/completions`.
+
+    kind: api
+    base: org/base                      # whose tokenizer makes the tokens
+    options:
+      url: http://127.0.0.1:8080
+      lora: 0                           # one llama.cpp server with a LoRA; or finetuned_model, or finetuned_url
+
+Text is tokenised here and sent as ids, so the server's own rules for bos and templates have no say in the numbers;
+`sway chain` compares those. A server gives the top of each distribution and no logits, so divergences are lower bounds
+and reports say so; gains are exact. Nothing on the server is changed: a LoRA's scale goes with each request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ClassVar, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from dlm_sway.backends.api_options import ApiOptions, key_of, options_of
+from dlm_sway.backends.api_view import ApiView, Asked
+from dlm_sway.backends.api_wire import Wire, find_wire
+from dlm_sway.backends.base import Format, Messages, Reply, Scored, Tools
+from dlm_sway.backends.differential import Differential, Scaled
+from dlm_sway.backends.encoding import TextEncoder
+from dlm_sway.backends.http_client import Budget, HttpClient
+from dlm_sway.backends.registry import register
+from dlm_sway.backends.top_k import Top, compare
+from dlm_sway.core.errors import BadInputError, CannotRunError, NullRuleError
+from dlm_sway.core.model import ModelSpec
+from dlm_sway.core.views import BASE, View
+
+Values: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
+_Wanted: TypeAlias = tuple[Scored, View]
+_Name: TypeAlias = tuple[Any, ...]
+_KEPT_POSITIONS: Final = 20_000
+_NO_NULL: Final = "a server takes no other weights, so no rotation can be drawn"
+
+
+class ApiBackend(Differential[ApiView]):
+    """A base and a fine-tune behind HTTP.
+
+    Attributes:
+        options: what it was told.
+        wires: the base's server and the fine-tune's, which may be one.
+        budget: tokens spent and left.
+    """
+
+    kind: ClassVar[str]
+    device: Any = "server"
+    dtype: Any = "server"
+
+    def __init__(self, options: ApiOptions, *, tokenizer: Any, name: str, sleepless: bool = False) -> None:
+        """Connect and find out what the server speaks.
+
+        Args:
+            options: where, and how patiently.
+            tokenizer: makes the tokens.
+            name: what reports call it.
+            sleepless: wait for nothing between attempts; for tests.
+
+        Raises:
+            BadInputError: the key is not set, or a server refuses.
+            CannotRunError: a server cannot be reached, or gives no log-probs.
+        """
+        self.options = options
+        self.id = name
+        self.budget = Budget(options.token_budget)
+        self._first_wait_s = 0.0 if sleepless else options.first_wait_s
+        self._key = key_of(options)
+        self._clients: dict[str, HttpClient] = {}
+        self._memo: OrderedDict[tuple[Any, ...], list[Top]] = OrderedDict()
+        self._kept, self._lock = 0, threading.Lock()
+        self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="sway-api")
+        self.top_k = options.top_k
+        try:
+            base = self._wire(options.url, options.model)
+            self.wires: tuple[Wire, Wire] = (base, self._finetuned(base))
+            self.vocab_size = _vocabulary(base) or len(tokenizer)
+            self.codec = TextEncoder(tokenizer, max_length=self._window(tokenizer))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def source_name(self) -> str:
+        """How numbers are made, for reports: a label that says what is a bound."""
+        return f"{self.wires[0].name}; divergences are lower bounds from the top {self.options.top_k}"
+
+    def null_refusal(self) -> str | None:
+        """Return why rotation nulls cannot be drawn."""
+        return _NO_NULL
+
+    def scalars(self, rows: Sequence[Scored], views: Sequence[View], reducers: Sequence[str]) -> Values:
+        """Return per-position scalars of rows; see `ScalarBackend`.
+
+        Raises:
+            CannotRunError: a server failed, or gives no log-prob for a token whose gain is asked for.
+        """
+        base, *found = self._side_by_side(rows, (BASE, *views))
+        out = {name: np.array([compare(base, view, name) for view in found], dtype=np.float32) for name in reducers}
+        out = {name: grid.reshape(len(views), len(base)) for name, grid in out.items()}
+        targets = np.concatenate([row.targets for row in rows])
+        if "gain" in out:
+            self._require_known(out["gain"][:, targets >= 0])
+        return out | {"base_logprob": np.array([top.target for top in base], dtype=np.float32)}
+
+    def repeat(self, rows: Sequence[Scored]) -> Values:
+        """Return `kl` and `gain`, float32[P], of the base against itself: asked for twice."""
+        wanted = [(row, BASE) for row in rows]
+        first, again = (self._answered(wanted, self.options.top_k, needed=set()) for _ in range(2))
+        one, two = ([top for tops in found for top in tops] for found in (first, again))
+        return {name: compare(one, two, name).astype(np.float32) for name in ("kl", "gain")}
+
+    def write(
+        self,
+        prompts: Sequence[str | Messages],
+        view: View,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        format: Format = "auto",  # noqa: A002 (DESIGN 5's word)
+        tools: Tools | None = None,
+    ) -> Sequence[Reply]:
+        """Return a reply a prompt, written by the server."""
+        wire = self._of(view)
+        drawn = partial(wire.write, limit=max_new_tokens, temperature=temperature, top_p=top_p)
+        given = [
+            self.codec.encode_prompt(p, format=format) if isinstance(p, str) else self.codec.encode_messages(p, tools)
+            for p in prompts
+        ]
+        # The k-th of several equal prompts gets draws of its own.
+        seeds = [seed + sum(np.array_equal(given[j], ids) for j in range(i)) for i, ids in enumerate(given)]
+        pairs = list(zip(given, seeds, strict=True))
+        return self._at_once(lambda pair: drawn(pair[0].tolist(), seed=pair[1]), pairs)
+
+    def close(self) -> None:
+        """Close all connections; an open view answers no more, and calling it twice is harmless."""
+        super().close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for client in self._clients.values():
+            client.close()
+
+    def tops(self, rows: Sequence[Scored], view: View, top_k: int) -> list[list[Top]]:
+        """Return the tops of each row, from memory where they were asked for before."""
+        return self._all([(row, view) for row in rows], top_k)
+
+    def _side_by_side(self, rows: Sequence[Scored], views: Sequence[View]) -> list[list[Top]]:
+        """Return the tops of all rows one after another, for each view; all are asked for together."""
+        found = self._all([(row, view) for view in views for row in rows], self.options.top_k)
+        parts = [found[v * len(rows) : (v + 1) * len(rows)] for v in range(len(views))]
+        return [[top for tops in part for top in tops] for part in parts]
+
+    def _all(self, wanted: Sequence[_Wanted], top_k: int) -> list[list[Top]]:
+        for view in {view for _, view in wanted}:
+            self._of(view)  # names tell views apart by their scale alone, so what is no view here must stop here
+        names = [self._name(row, view, top_k) for row, view in wanted]
+        missing = {name: pair for name, pair in zip(names, wanted, strict=True) if name not in self._memo}
+        self._answered(list(missing.values()), top_k, needed=set(names))
+        return [self._memo[name] for name in names]
+
+    def _answered(self, wanted: Sequence[_Wanted], top_k: int, *, needed: set[_Name]) -> list[list[Top]]:
+        """Ask for rows, several at a time, and remember each as it comes, so that a failure loses no other."""
+        wires = [self._of(view) for _, view in wanted]
+
+        def ask(i: int) -> list[Top]:
+            row, view = wanted[i]
+            tops = wires[i].score(row, min(top_k, self.vocab_size), deep=self.options.deep and wires[i].deepens)
+            self._remember(self._name(row, view, top_k), tops, needed=needed)
+            return tops
+
+        return self._at_once(ask, range(len(wanted)))
+
+    def _remember(self, name: _Name, tops: list[Top], *, needed: set[_Name]) -> None:
+        with self._lock:
+            self._kept += len(tops) - len(self._memo.pop(name, ()))
+            self._memo[name] = tops
+            oldest = next(iter(self._memo))
+            while self._kept > _KEPT_POSITIONS and oldest not in needed:
+                self._kept -= len(self._memo.pop(oldest))
+                oldest = next(iter(self._memo))
+
+    def _at_once(self, call: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
+        futures = [self._pool.submit(call, thing) for thing in things]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _require_known(self, gains: npt.NDArray[np.float32]) -> None:
+        if unknown := int(np.isnan(gains).any(axis=0).sum()):
+            raise CannotRunError(
+                f"the server names no log-prob for {unknown} of {gains.shape[1]} tokens: they are outside its top "
+                f"{self.options.top_k}",
+                where=self.id,
+                remedy="raise options.top_k, or use a server that gives the prompt's log-probs",
+            )
+
+    def _handle(self, label: str, view: View) -> ApiView:
+        name = f"{self.id} [{label}]"
+        if label != "bulk":
+            self._of(view)
+        return ApiView(name, self.codec, self._is_open, Asked(self, view))
+
+    @staticmethod
+    def _name(row: Scored, view: View, top_k: int) -> _Name:
+        return row.ids.tobytes(), row.first, int(row.targets[-1]), view.lam, top_k
+
+    def _of(self, view: View) -> Wire:
+        """Return what answers for a view.
+
+        Raises:
+            NullRuleError: it is a null.
+            CannotRunError: it is a scale, and nothing here can be scaled.
+        """
+        if view.lam == 0.0:
+            return self.wires[0]
+        if view.kind != "adapter":
+            raise NullRuleError(_NO_NULL, where=self.id, remedy="its probes are calibrated by N0 and N5 only")
+        if not self.options.has_finetuned:
+            raise BadInputError(
+                "no fine-tune is named", where=self.id, remedy="set lora, finetuned_model or finetuned_url"
+            )
+        if view.lam == 1.0:
+            return self.wires[1]
+        return self._scaled(view.lam)
+
+    def _scaled(self, lam: float) -> Wire:
+        raise CannotRunError(f"two endpoints cannot be scaled to {lam:g}", where=self.id, remedy="serve a LoRA")
+
+    def _finetuned(self, base: Wire) -> Wire:
+        o = self.options
+        if o.finetuned_url is None and o.finetuned_model is None:
+            return base
+        return self._wire(o.finetuned_url or o.url, o.finetuned_model)
+
+    def _wire(self, url: str, model: str | None) -> Wire:
+        o = self.options
+        if url not in self._clients:
+            self._clients[url] = HttpClient(
+                url, key=self._key, timeout_s=o.timeout_s, attempts=o.attempts, first_wait_s=self._first_wait_s
+            )
+        return find_wire(self._clients[url], self.budget, model=model, extra={})
+
+    def _window(self, tokenizer: Any) -> int:
+        said = self.wires[0].client.get("/props")
+        settings = said.get("default_generation_settings") if isinstance(said, dict) else None
+        limits = [settings.get("n_ctx") if isinstance(settings, dict) else None, self.options.max_length]
+        limits.append(min(getattr(tokenizer, "model_max_length", 2048), 1 << 20))
+        # One token is left for the answer, without which no log-probs are given.
+        return int(min(x for x in limits if isinstance(x, int) and x > 1)) - 1
+
+
+class LoraApiBackend(Scaled[ApiView], ApiBackend):
+    """One llama.cpp server that holds a LoRA: its scale goes with each request."""
+
+    def _finetuned(self, base: Wire) -> Wire:
+        loaded = base.client.get("/lora-adapters")
+        ids = [entry.get("id") for entry in loaded if isinstance(entry, dict)] if isinstance(loaded, list) else []
+        if self.options.lora not in ids:
+            raise BadInputError(
+                f"the server holds no LoRA with id {self.options.lora}; it has {ids or 'none'}",
+                where=self.options.url,
+                remedy="start it with --lora FILE; `sway convert --to gguf` makes the file",
+            )
+        return self._scaled_from(base, 1.0)
+
+    def _of(self, view: View) -> Wire:
+        return self._scaled(0.0) if view.lam == 0.0 else super()._of(view)
+
+    def _scaled(self, lam: float) -> Wire:
+        return self._scaled_from(self.wires[0], lam)
+
+    def _scaled_from(self, wire: Wire, lam: float) -> Wire:
+        return wire.having({"lora": [{"id": self.options.lora, "scale": lam}]})
+
+
+def _vocabulary(wire: Wire) -> int | None:
+    """Return how many tokens the model has, as a llama.cpp server says it; padded rows count, which no text has."""
+    said = wire.client.get("/v1/models") if wire.deepens else None
+    entries = said.get("data") if isinstance(said, dict) else None
+    meta = entries[0].get("meta") if isinstance(entries, list) and entries and isinstance(entries[0], dict) else None
+    n = meta.get("n_vocab") if isinstance(meta, dict) else None
+    return n if isinstance(n, int) and n > 0 else None
+
+
+@register("api")
+class Api:
+    """Opens what a spec of kind `api` names; it is never an instance itself."""
+
+    kind: ClassVar[str]
+    opens: ClassVar[tuple[type[ApiBackend], ...]] = (ApiBackend, LoraApiBackend)
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> ApiBackend:
+        """Connect to the servers of `spec.options`.
+
+        Raises:
+            BadInputError: an option is wrong, no fine-tune or tokenizer is found, or a server refuses.
+            CannotRunError: a server cannot be reached, or gives no log-probs.
+        """
+        options = options_of(spec)
+        if not options.has_finetuned:
+            what = "no fine-tune is named"
+            raise BadInputError(what, where=options.url, remedy="set lora, finetuned_model or finetuned_url")
+        return open_api(options, name=spec.base, revision=spec.revision)
+
+
+def open_api(options: ApiOptions, *, name: str, revision: str | None = None) -> ApiBackend:
+    """Return a backend on one server or two; without a fine-tune in the options it can only be read as its base.
+
+    Args:
+        options: where, and how patiently.
+        name: what reports call it, and whose tokenizer is used unless the options name another.
+        revision: of the tokenizer on the Hub.
+    """
+    from dlm_sway.backends.hf_load import load_tokenizer
+
+    tokenizer = load_tokenizer(ModelSpec(base=options.tokenizer or name, revision=revision))
+    backend = LoraApiBackend if options.lora is not None else ApiBackend
+    return backend(options, tokenizer=tokenizer, name=name)

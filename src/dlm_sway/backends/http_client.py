@@ -1,0 +1,196 @@
+"""JSON over HTTP to a server that may be slow, busy or broken: retried with patience, else one clear error.
+
+The key is read from the environment by the caller, stands in one header, and is cut out of whatever a server says, so
+that it cannot reach a report, a trace or a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import httpx
+import tenacity
+
+from dlm_sway.core.errors import BadInputError, CannotRunError
+
+_BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+_LONGEST_WAIT_S: Final = 60.0
+_SHOWN: Final = 200
+
+
+class _AgainError(Exception):
+    """What may go better the next time.
+
+    Args:
+        what: as the error says it when no attempt is left.
+        after_s: what the server asked to wait, or None.
+    """
+
+    def __init__(self, what: str, after_s: float | None = None) -> None:
+        self.what = what
+        self.after_s = after_s
+        super().__init__(what)
+
+
+@dataclass
+class Budget:
+    """How many tokens may be sent and received; shared by all clients of a backend.
+
+    Attributes:
+        limit: at most so many, or None.
+        spent: so far.
+    """
+
+    limit: int | None = None
+    spent: int = 0
+
+    def __post_init__(self) -> None:
+        """Make the lock that threads share."""
+        self._lock = threading.Lock()
+
+    def require(self) -> None:
+        """Return if something is left.
+
+        Raises:
+            CannotRunError: the budget is spent.
+        """
+        if self.limit is not None and self.spent >= self.limit:
+            raise CannotRunError(
+                f"the token budget of {self.limit:,} is spent", remedy="raise options.token_budget, or ask less"
+            )
+
+    def spend(self, tokens: int) -> None:
+        """Count tokens."""
+        with self._lock:
+            self.spent += tokens
+
+
+class HttpClient:
+    """One server.
+
+    Args:
+        url: its address, without a path of a request.
+        key: sent as a bearer token, or None.
+        timeout_s: longest wait for an answer.
+        attempts: how often a request is tried in all.
+        first_wait_s: before the second attempt; it doubles from there on, up to a minute.
+    """
+
+    def __init__(
+        self, url: str, *, key: str | None = None, timeout_s: float = 60.0, attempts: int = 5, first_wait_s: float = 0.5
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._key = key
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._wait = tenacity.wait_exponential(multiplier=first_wait_s, max=_LONGEST_WAIT_S)
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._client = httpx.Client(timeout=timeout_s, headers=headers, follow_redirects=False)
+
+    def __repr__(self) -> str:
+        """Return the address alone."""
+        return f"HttpClient({self.url!r})"
+
+    def close(self) -> None:
+        """Close all connections; calling it twice is harmless."""
+        self._client.close()
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at `path`, or None where the server has nothing there.
+
+        Raises:
+            CannotRunError: the server cannot be reached, or fails on every attempt.
+        """
+        return self._persist("GET", path, None, absent=(400, 404, 405, 501))
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Return the JSON that the server answers to `body`.
+
+        Raises:
+            BadInputError: the server refuses the request, the key or the model.
+            CannotRunError: the server cannot be reached, or fails on every attempt.
+        """
+        return self._persist("POST", path, body, absent=())
+
+    def offers(self, path: str, body: dict[str, Any]) -> Any:
+        """Return the answer, or None where the server has no such path or does not take such a body."""
+        return self._persist("POST", path, body, absent=(400, 404, 405, 415, 422, 501))
+
+    def _persist(self, method: str, path: str, body: dict[str, Any] | None, *, absent: tuple[int, ...]) -> Any:
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._attempts),
+            retry=tenacity.retry_if_exception_type(_AgainError),
+            wait=self._pause,
+            reraise=True,
+        )
+        try:
+            return retrying(self._once, method, path, body, absent)
+        except _AgainError as failed:
+            tried = "" if self._attempts == 1 else f", {self._attempts} times"
+            what = f"{failed.what}{tried}"
+        # Outside the except block: no traceback of what was sent hangs on it.
+        raise CannotRunError(what, where=f"{self.url}{path}", remedy="see the server's log, or raise options.attempts")
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        failed = state.outcome.exception() if state.outcome else None
+        asked = failed.after_s if isinstance(failed, _AgainError) else None
+        return min(_LONGEST_WAIT_S, max(float(self._wait(state)), asked or 0.0))
+
+    def _once(self, method: str, path: str, body: dict[str, Any] | None, absent: tuple[int, ...]) -> Any:
+        what = ""
+        try:
+            response = self._client.request(method, f"{self.url}{path}", json=body)
+        except httpx.TimeoutException:
+            what = f"no answer within {self._timeout_s:g} s"
+        except httpx.InvalidURL:
+            raise BadInputError("is no address of a server", where=self.url) from None
+        except httpx.HTTPError as broken:
+            what = f"the connection failed ({type(broken).__name__})"
+        if what:
+            raise _AgainError(what)
+        if response.status_code in absent:
+            return None
+        if response.status_code in _BUSY:
+            raise _AgainError(f"the server answers {response.status_code}", _retry_after(response))
+        if response.status_code != httpx.codes.OK:
+            self._refused(response, path)
+        try:
+            return json.loads(response.content)
+        except ValueError:
+            what = "the answer is no JSON, or was cut"
+        raise _AgainError(what)
+
+    def _refused(self, response: httpx.Response, path: str) -> NoReturn:
+        status, said = response.status_code, self._said(response)
+        where = f"{self.url}{path}"
+        if status in (401, 403):
+            remedy = "put the key into an environment variable, and its name into options.api_key_env"
+            raise BadInputError(f"the server refuses the key ({status}){said}", where=where, remedy=remedy)
+        if status == httpx.codes.NOT_FOUND:
+            raise BadInputError(f"not found{said}", where=where, remedy="check the address and options.model")
+        raise BadInputError(f"the server refuses the request ({status}){said}", where=where)
+
+    def _said(self, response: httpx.Response) -> str:
+        try:
+            found = json.loads(response.content)
+            error = found.get("error", found) if isinstance(found, dict) else found
+            text = str(error.get("message", error) if isinstance(error, dict) else error)
+        except ValueError:
+            text = response.text
+        flat = " ".join(self._clean(text).split())[:_SHOWN]
+        return f": {flat}" if flat else ""
+
+    def _clean(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        asked = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return asked if math.isfinite(asked) and asked >= 0 else None

@@ -1,0 +1,159 @@
+"""An adapter in another format: the same change of every weight, there and back, and what cannot be said is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tests.models import adapter_of, base_of, lora, open_backend, save_adapter, save_base
+
+from dlm_sway.adapters.convert import convert
+from dlm_sway.adapters.gguf_lora import read_gguf_lora
+from dlm_sway.adapters.gguf_names import names_of
+from dlm_sway.adapters.lora import Lora, read_peft_lora
+from dlm_sway.core.errors import AdapterError, BadInputError
+
+KINDS = ("qv", "all-linear", "rslora", "ranks", "lm_head")
+
+
+def assert_same_change(left: Lora, right: Lora) -> None:
+    assert list(left) == list(right) or sorted(left) == sorted(right)
+    for module, factors in left.items():
+        np.testing.assert_allclose(factors.delta(), right[module].delta(), rtol=1e-5, atol=1e-6, err_msg=module)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen2", "gemma3"])
+@pytest.mark.parametrize("kind", ["all-linear", "rslora", "ranks"])
+def test_there_and_back_every_weight_changes_by_the_same(arch: str, kind: str, tmp_path: Path) -> None:
+    base, adapter = base_of(arch), adapter_of(arch, kind)
+    written = convert(adapter, to="gguf", out=tmp_path / "a.gguf", base=str(base))
+    convert(tmp_path / "a.gguf", to="peft", out=tmp_path / "back", base=str(base))
+    back, config = read_peft_lora(tmp_path / "back")
+    assert_same_change(written, back)
+    assert config.base_model_name_or_path == str(base)
+
+
+def test_a_plain_adapter_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    base, adapter = base_of("llama"), adapter_of("llama", "qv")
+    convert(adapter, to="gguf", out=tmp_path / "a.gguf", base=str(base))
+    convert(tmp_path / "a.gguf", to="peft", out=tmp_path / "back", base=str(base))
+    before, after = (load_file(d / "adapter_model.safetensors") for d in (adapter, tmp_path / "back"))
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_peft_loads_what_comes_back(tmp_path: Path) -> None:
+    base, adapter = base_of("llama"), adapter_of("llama", "ranks")
+    convert(adapter, to="gguf", out=tmp_path / "a.gguf", base=str(base))
+    convert(tmp_path / "a.gguf", to="peft", out=tmp_path / "back", base=str(base))
+    scores = []
+    for path in (adapter, tmp_path / "back"):
+        with open_backend(base, path).as_finetuned() as view:
+            scores.append(view.rolling_logprob("the bell is struck").logprobs)
+    np.testing.assert_allclose(*scores, atol=1e-4)
+
+
+def test_the_file_is_what_llama_cpp_asks_for(tmp_path: Path) -> None:
+    convert(adapter_of("llama", "qv"), to="gguf", out=tmp_path / "a.gguf", base=str(base_of("llama")))
+    reader = gguf.GGUFReader(tmp_path / "a.gguf")
+    found = {k: reader.fields[k].contents() for k in ("general.architecture", "general.type", "adapter.type")}
+    assert found == {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
+    assert reader.fields["adapter.lora.alpha"].contents() == 8.0
+    shapes = {t.name: tuple(t.shape) for t in reader.tensors}
+    assert shapes["blk.1.attn_v.weight.lora_a"] == (32, 4)  # ggml counts the other way round
+    assert shapes["blk.1.attn_v.weight.lora_b"] == (4, 16)
+    assert len(shapes) == 8
+
+
+def test_rows_of_q_and_k_are_turned_for_llama_and_for_nobody_else() -> None:
+    """Llama.cpp pairs the neighbours 2i and 2i + 1 in its rotary embedding, transformers i and i + d / 2."""
+    rows = np.arange(32, dtype=np.float32)[:, None]  # four heads of eight
+    names = names_of(base_of("llama"))
+    turned = names.to_gguf("model.layers.0.self_attn.q_proj", rows)
+    assert turned[:8, 0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+    np.testing.assert_array_equal(names.from_gguf("model.layers.0.self_attn.q_proj", turned), rows)
+    np.testing.assert_array_equal(names.to_gguf("model.layers.0.self_attn.v_proj", rows), rows)
+    assert names_of(base_of("qwen2")).heads == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("dora", "DoRA rescales whole rows"),
+        ("embedding", "holds tensors that are no factors of a linear module: .*lora_embedding_A"),
+        ("saved-norm", "no factors of a linear module: .*norm"),
+        ("bias-all", "no factors of a linear module: .*bias"),
+        ("lora-bias", "no factors of a linear module: .*lora_B.bias"),
+        ("ia3", "a IA3 adapter has no low-rank factors"),
+        ("pissa", "it began as pissa"),
+    ],
+)
+def test_what_a_gguf_cannot_say_is_refused_by_name(kind: str, message: str, tmp_path: Path) -> None:
+    arch = "qwen2" if kind == "bias-all" else "llama"
+    with pytest.raises(AdapterError, match=message):
+        convert(adapter_of(arch, kind), to="gguf", out=tmp_path / "a.gguf", base=str(base_of(arch)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_head_that_is_the_embedding_is_refused_with_the_reason(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", tie_word_embeddings=True)
+    adapter = save_adapter(base, tmp_path / "adapter", lora(target_modules=["q_proj", "lm_head"]))
+    with pytest.raises(AdapterError, match="lm_head has no counterpart in a llama GGUF; its head is the embedding"):
+        convert(adapter, to="gguf", out=tmp_path / "a.gguf", base=str(base))
+    assert not (tmp_path / "a.gguf").exists()
+
+
+def wrong(tmp_path: Path, case: str) -> dict[str, Any]:
+    base, adapter, file = base_of("llama"), adapter_of("llama", "qv"), tmp_path / "a.gguf"
+    convert(adapter, to="gguf", out=file, base=str(base))
+    (tmp_path / "junk.gguf").write_bytes(b"no gguf at all")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    (other / "model.safetensors").touch()
+    return {
+        "exists": {"adapter": adapter, "to": "gguf", "out": file},
+        "same": {"adapter": file, "to": "gguf", "out": tmp_path / "b.gguf"},
+        "same dir": {"adapter": adapter, "to": "peft", "out": tmp_path / "b"},
+        "no base": {"adapter": file, "to": "peft", "out": tmp_path / "b"},
+        "other base": {"adapter": file, "to": "peft", "out": tmp_path / "b", "base": str(base_of("qwen2"))},
+        "unknown": {"adapter": adapter, "to": "gguf", "out": tmp_path / "b", "base": str(other)},
+        "junk": {"adapter": tmp_path / "junk.gguf", "to": "peft", "out": tmp_path / "b", "base": str(base)},
+        "no folder": {"adapter": adapter, "to": "gguf", "out": tmp_path / "x" / "b"},
+    }[case]
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("exists", "is there already"),
+        ("same", "is a GGUF file already; give --to peft"),
+        ("same dir", "is a PEFT directory already; give --to gguf"),
+        ("no base", "does not record its base; name it with --base"),
+        ("other base", "is an adapter for llama models, and the base is one of qwen2"),
+        ("unknown", "'mamba' models are not converted"),
+        ("junk", "no readable GGUF file|no weights|config"),
+        ("no folder", "is no directory that exists"),
+    ],
+)
+def test_bad_input_is_said_and_nothing_is_written(case: str, message: str, tmp_path: Path) -> None:
+    arguments = wrong(tmp_path, case)
+    with pytest.raises(BadInputError, match=message):
+        convert(**arguments)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_gguf_of_a_whole_model_is_no_adapter(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(AdapterError, match="is a GGUF of type model, no LoRA adapter"):
+        read_gguf_lora(tmp_path / "m.gguf", names_of(base_of("llama")))
