@@ -107,6 +107,15 @@ def test_a_strong_adapter_survives_bf16(made: Made) -> None:
     assert made.walk(merged=made.merged(torch.bfloat16)).links[-1].findings[0].verdict is Verdict.PASS
 
 
+def test_a_4_bit_file_of_a_weak_adapter_is_named(tmp_path: Path) -> None:
+    made = make(tmp_path, std=0.004, intermediate_size=64)  # blocks of 32
+    link = broken(made.walk(gguf=save_gguf(made.merged(), tmp_path / "q4.gguf", template=CHAT, quant="Q4_0")))
+    assert link.fault is not None
+    assert link.findings[0].verdict is Verdict.WARN
+    assert link.findings[0].message.startswith("q4_0 moves the weights by")
+    assert (link.name, link.fault.step, link.fault.cause) == ("gguf", "behaviour", "drowned in quantisation")
+
+
 def other_base(made: Made) -> Path:
     out = Path(shutil.copytree(made.base, made.folder / "other"))
     weights = load_file(out / "model.safetensors")

@@ -17,6 +17,7 @@ NOT_APPLIED: Final = "adapter not applied"
 ALPHA_IGNORED: Final = "alpha ignored"
 RSLORA_IGNORED: Final = "rsLoRA ignored"
 ROUNDED_AWAY: Final = "rounded away"
+DROWNED: Final = "drowned in quantisation"
 OTHER_BASE: Final = "another base"
 RENAMED: Final = "renamed keys"
 RETIED: Final = "re-tied head"
@@ -26,6 +27,11 @@ OTHER_WEIGHTS: Final = "other weights"
 
 def judge_fit(fit: Fit, config: AdapterConfig) -> Finding:
     """Return what the weights of a merged model say."""
+    return _untouched(fit) or _rounding(fit) or _scale(fit, config)
+
+
+def _untouched(fit: Fit) -> Finding | None:
+    """Return what is wrong beside the adapted modules, or None."""
     evidence = _evidence(fit)
     if fit.missing:
         return _failed(
@@ -45,9 +51,33 @@ def judge_fit(fit: Fit, config: AdapterConfig) -> Finding:
             fit,
             evidence,
         )
+    return None
+
+
+def _rounding(fit: Fit) -> Finding | None:
+    """Return what the format of the weights did, or None."""
+    evidence = _evidence(fit)
     if fit.predicted is not None and fit.predicted < ENOUGH and abs(fit.lam - fit.predicted) < NEAR:
         what = f"{fit.dtype.lower()} keeps {fit.lam:.1%} of what the adapter adds: its steps are larger than the change"
-        return _failed(ROUNDED_AWAY, what, "merge in fp32 and keep fp32, or serve base and adapter", fit, evidence)
+        return _failed(
+            ROUNDED_AWAY, what, "keep more bits, or serve the base with the adapter beside it", fit, evidence
+        )
+    if fit.lam_error > NEAR / 3:
+        times = fit.residual**0.5
+        return Finding(
+            step="static",
+            verdict=Verdict.WARN,
+            cause=DROWNED,
+            message=f"{fit.dtype.lower()} moves the weights by {times:.3g} times what the adapter adds to them",
+            remedy="behaviour decides; more bits, or base and adapter side by side, keep it for sure",
+            evidence=evidence,
+        )
+    return None
+
+
+def _scale(fit: Fit, config: AdapterConfig) -> Finding:
+    """Return at which scale the weights hold the adapter."""
+    evidence = _evidence(fit)
     if fit.nf4_residual is not None and fit.nf4_residual < 0.5 * fit.residual and fit.residual > GONE:
         what = "the weights are the 4-bit base's, dequantised, plus the adapter"
         return Finding(

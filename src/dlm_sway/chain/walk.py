@@ -18,7 +18,7 @@ from dlm_sway.adapters.lora import Lora, read_peft_lora
 from dlm_sway.chain.behaviour import Reference, judge, margin_of, observe, take_reference
 from dlm_sway.chain.metadata import GgufReads, judge_metadata
 from dlm_sway.chain.result import ChainResult, Finding, Link, LinkName
-from dlm_sway.chain.static import ENOUGH, NOT_APPLIED, RENAMED, RETIED, judge_fit
+from dlm_sway.chain.static import DROWNED, ENOUGH, NOT_APPLIED, RENAMED, RETIED, judge_fit
 from dlm_sway.chain.tokens import HFReads, ServerReads, compare_tokens
 from dlm_sway.chain.weights import GgufWeights, SafetensorsWeights, fit_merged, predicted_survival
 from dlm_sway.core.errors import AdapterError, BadInputError, SwayError
@@ -234,9 +234,16 @@ class _Walk:
         return judge_fit(fit_merged(self._weights, weights, self._lora), self.config)
 
     def _gguf(self, path: Path) -> Steps:
-        yield lambda: self._gguf_files(path)
+        files: list[Finding] = []
+
+        def look() -> Finding:
+            files.append(self._gguf_files(path))
+            return files[0]
+
+        yield look
         yield lambda: self._same_tokens(GgufReads(_gguf_reader(path), self._tokenizer))
-        yield lambda: self._same_behaviour(lambda: self._whole(path))
+        drowned = any(found.cause == DROWNED for found in files)
+        yield lambda: self._same_behaviour(lambda: self._whole(path), drowned=drowned)
 
     def _gguf_files(self, path: Path) -> Finding:
         weights = GgufWeights(path, self.directory)
@@ -279,12 +286,15 @@ class _Walk:
             HFReads(self._tokenizer), candidate, decode=self._tokenizer.decode, bos=self._tokenizer.bos_token_id
         )
 
-    def _same_behaviour(self, opened: Callable[[], AbstractContextManager[Any]]) -> Finding:
+    def _same_behaviour(self, opened: Callable[[], AbstractContextManager[Any]], *, drowned: bool = False) -> Finding:
         taken = self._reference
         with opened() as backend:
             dtype = str(backend.dtype).removeprefix("torch.")
             observed = observe(backend, taken, max_tokens=MAX_TOKENS)
-        return judge(taken, observed, self.config, margin=margin_of(taken, dtype), seed=self.request.seed)
+        found = judge(taken, observed, self.config, margin=margin_of(taken, dtype), seed=self.request.seed)
+        if drowned and found.verdict is Verdict.FAIL:
+            return found.model_copy(update={"cause": DROWNED, "remedy": "keep more bits, or serve base and adapter"})
+        return found
 
     def _provenance(self) -> dict[str, Any]:
         texts = {"n_items": len(self.items), "max_tokens": MAX_TOKENS, "seed": self.request.seed}

@@ -113,6 +113,7 @@ class Fit:
         missing: parameters of the base that the merged model lacks.
         changed: parameters that the adapter does not touch and that are not the base's, with their relative distance.
         modules: scale by module.
+        n_elements: weights that went in.
     """
 
     lam: float
@@ -123,6 +124,12 @@ class Fit:
     missing: tuple[str, ...]
     changed: Mapping[str, float]
     modules: Mapping[str, float] = field(default_factory=dict)
+    n_elements: int = 1
+
+    @property
+    def lam_error(self) -> float:
+        """Standard error of `lam` if what it leaves is rounding, which does not know the adapter's direction."""
+        return float(np.sqrt(self.residual / max(1, self.n_elements)))
 
 
 def predicted_survival(base: SafetensorsWeights, lora: Lora, *, dtype: str) -> float:
@@ -143,7 +150,7 @@ def fit_merged(base: SafetensorsWeights, merged: Weights, lora: Lora) -> Fit:
     sums = np.zeros(4)  # <M - W, D>, <D, D>, |M - W|^2, and <round(W + D) - W, D>
     modules: dict[str, float] = {}
     nf4 = 0.0
-    dtype = ""
+    dtype, foreseen, n = "", True, 0
     for module, delta in _deltas(base, lora):
         name = f"{module}.weight"
         if name not in there:
@@ -152,12 +159,16 @@ def fit_merged(base: SafetensorsWeights, merged: Weights, lora: Lora) -> Fit:
         if weight.shape != found.shape:
             continue
         dtype = merged.dtype(name)
-        narrow = NARROW.get(dtype)
         # What a narrow dtype does to the base itself is no part of what it does to the adapter.
-        stored = rounded(weight, narrow) if narrow else weight
+        plain = stored_as(weight, dtype)
+        stored = weight if plain is None else plain
+        # A merge in 16 bits starts from the rounded base; a file is quantised from the sum.
+        summed = stored_as((stored if dtype in NARROW else weight) + delta, dtype)
         change, own = found - stored, _dot(delta, delta)
         along = _dot(change, delta)
-        lost = _dot(rounded(stored + delta, narrow) - stored, delta) if narrow else own
+        lost = own if summed is None else _dot(summed - stored, delta)
+        foreseen &= summed is not None
+        n += weight.size
         sums += [along, own, _dot(change, change), lost]
         nf4 += _square(found - nf4_rounded(weight) - delta)
         modules[module] = along / own if own else 0.0
@@ -166,13 +177,30 @@ def fit_merged(base: SafetensorsWeights, merged: Weights, lora: Lora) -> Fit:
     return Fit(
         lam=lam,
         residual=max(0.0, change_size - 2 * lam * along + lam**2 * own) / own if own else 0.0,
-        predicted=lost / own if own and dtype in NARROW else None,
+        predicted=lost / own if own and foreseen and dtype != "F32" else None,
         nf4_residual=nf4 / own if own else None,
         dtype=dtype,
         missing=tuple(sorted(_expected(base, merged) - there)),
         changed=_changed(base, merged, set(lora)),
         modules=modules,
+        n_elements=n,
     )
+
+
+def stored_as(x: Float32Array, dtype: str) -> Float32Array | None:
+    """Return values as a format stores them, or None where sway cannot write it."""
+    if dtype in ("F32", "F64"):
+        return x
+    if dtype in NARROW:
+        return rounded(x, NARROW[dtype])
+    try:
+        import gguf
+        from gguf.quants import dequantize, quantize
+
+        kind = gguf.GGMLQuantizationType[dtype]
+        return np.asarray(dequantize(quantize(x, kind), kind), dtype=np.float32)
+    except (ImportError, KeyError, NotImplementedError, ValueError):
+        return None
 
 
 def rounded(x: Float32Array, dtype: str) -> Float32Array:
