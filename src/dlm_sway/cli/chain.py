@@ -16,18 +16,65 @@ def chain(
     *,
     base: Base = None,
     merged: Annotated[
-        Path | None, typer.Option("--merged", metavar="DIR", help="Directory of the merged model.")
+        Path | None,
+        typer.Option(
+            "--merged",
+            metavar="DIR",
+            envvar="SWAY_MERGED",
+            show_envvar=False,
+            help="Directory of the merged model.",
+        ),
     ] = None,
-    gguf: Annotated[Path | None, typer.Option("--gguf", metavar="FILE", help="GGUF file of the merged model.")] = None,
+    gguf: Annotated[
+        Path | None,
+        typer.Option(
+            "--gguf",
+            metavar="FILE",
+            envvar="SWAY_GGUF",
+            show_envvar=False,
+            help="GGUF file of the merged model.",
+        ),
+    ] = None,
     endpoint: Annotated[
-        str | None, typer.Option("--endpoint", metavar="URL", help="Address of the server, such as http://host:8080.")
+        str | None,
+        typer.Option(
+            "--endpoint",
+            metavar="URL",
+            envvar="SWAY_ENDPOINT",
+            show_envvar=False,
+            help="Address of the server, such as http://host:8080.",
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The model's name on it.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            envvar="SWAY_MODEL",
+            show_envvar=False,
+            help="The model's name on it.",
+        ),
+    ] = None,
     api_key_env: Annotated[
-        str | None, typer.Option("--api-key-env", metavar="NAME", help="Environment variable that holds its key.")
+        str | None,
+        typer.Option(
+            "--api-key-env",
+            metavar="NAME",
+            envvar="SWAY_API_KEY_ENV",
+            show_envvar=False,
+            help="Environment variable that holds its key.",
+        ),
     ] = None,
     data: Data = None,
-    every: Annotated[bool, typer.Option("--all", help="Go on behind a broken link.")] = False,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            envvar="SWAY_ALL",
+            show_envvar=False,
+            help="Go on behind a broken link.",
+        ),
+    ] = False,
     json_path: JsonPath = None,
     device: Device = "auto",
     seed: Seed = 0,

@@ -23,8 +23,26 @@ def convert(
         Path, typer.Argument(metavar="ADAPTER", help="Directory of the adapter, as PEFT saves it, or a GGUF LoRA file.")
     ],
     *,
-    to: Annotated[Format, typer.Option("--to", help="gguf: a file that llama.cpp loads; peft: a directory.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="What to write; must not exist.")],
+    to: Annotated[
+        Format,
+        typer.Option(
+            "--to",
+            envvar="SWAY_TO",
+            show_envvar=False,
+            help="gguf: a file that llama.cpp loads; peft: a directory.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="OUT",
+            envvar="SWAY_OUT",
+            show_envvar=False,
+            help="What to write; must not exist.",
+        ),
+    ],
     base: Base = None,
 ) -> None:
     """Write a LoRA adapter in another format, factor by factor, without loading a model.
