@@ -112,8 +112,8 @@ def _headline(found: Gate | None, code: int) -> str:
         more = "" if code == ExitCode.PASS else f" But sway ended with exit code {code}: the log of the job says why."
         return f"{_OPEN}{more}"
     shown = [f"- {inert(breach.name)}: {inert(breach.message, limit=400)}" for breach in found.breaches[:_BREACHES]]
-    more = len(found.breaches) - _BREACHES
-    return "\n".join(("**The gate is closed.**\n", *shown, *([f"- and {more} more"] if more > 0 else [])))
+    left = len(found.breaches) - _BREACHES
+    return "\n".join(("**The gate is closed.**\n", *shown, *([f"- and {left} more"] if left > 0 else [])))
 
 
 def _markdown(folder: Path) -> str:
