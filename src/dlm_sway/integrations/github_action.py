@@ -29,7 +29,6 @@ _EACH: Final = '.[] | {id, login: .user.login, type: .user.type, first: (.body |
 _BREACHES: Final = 20
 _TIMEOUT_S: Final = 60
 _VERDICTS: Final = {0: "pass", 1: "fail", 4: "inconclusive"}
-_LIMITS: Final = {"threshold": "SWAY_ACTION_THRESHOLD", "coverage_threshold": "SWAY_ACTION_COVERAGE"}
 _OPEN: Final = "**The gate is open.**"
 
 Environment = Mapping[str, str]
@@ -101,8 +100,16 @@ def _gate_of(folder: Path, env: Environment) -> Gate | None:
     if not path.is_file():
         return None
     result = SuiteResult.model_validate_json(path.read_bytes())
-    limits = {word: float(env[key]) for word, key in _LIMITS.items() if env.get(key)}
-    return gate(result, strict=env.get("SWAY_ACTION_STRICT") == "true", **limits)
+    return gate(
+        result,
+        threshold=_share(env.get("SWAY_ACTION_THRESHOLD")),
+        coverage_threshold=_share(env.get("SWAY_ACTION_COVERAGE")),
+        strict=env.get("SWAY_ACTION_STRICT") == "true",
+    )
+
+
+def _share(text: str | None) -> float | None:
+    return float(text) if text else None
 
 
 def _headline(found: Gate | None, code: int) -> str:
