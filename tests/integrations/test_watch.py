@@ -63,7 +63,7 @@ def test_a_change_as_small_as_numerics_is_no_movement() -> None:
 def test_looks_stay_under_their_share_once_the_pace_is_known(share: float) -> None:
     bench = Bench(share=share)
     bench.train(10_000)
-    for step in range(12):
+    for step in range(40):
         bench.train(700)
         bench.watch.look(step, bench.score)
     assert len(bench.watch.looks) > 4
@@ -73,7 +73,7 @@ def test_looks_stay_under_their_share_once_the_pace_is_known(share: float) -> No
 
 def test_a_look_that_has_no_time_yet_is_left_out_and_counted() -> None:
     bench = Bench()
-    bench.train(1000)
+    bench.train(5000)
     assert bench.watch.look(1, bench.score) is not None
     bench.train(1)
     assert bench.watch.look(2, bench.score) is None
@@ -82,14 +82,14 @@ def test_a_look_that_has_no_time_yet_is_left_out_and_counted() -> None:
 
 def test_more_time_reads_more_texts_and_target_and_elsewhere_alike() -> None:
     sizes = []
-    for seconds in (3000, 9000):
+    for seconds in (6000, 18_000):
         bench = Bench()
         bench.train(seconds)
         seen = bench.watch.look(1, bench.score)
         assert seen is not None
         assert abs(seen.gain.n_items - seen.harm.n_items) <= 1
         sizes.append(seen.gain.n_items)
-    assert sizes[1] > 2 * sizes[0]
+    assert sizes[1] >= 2 * sizes[0]
 
 
 def test_the_base_is_asked_once_a_text() -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 F64 = npt.NDArray[np.float64]
 
 _ABOVE_FLOOR: Final = 10.0  # an effect counts from ten times what numerics alone can make
+_FIRST: Final = 8  # texts of both sorts that a look has at least: four of each make an interval
+_FLOOR_ROWS: Final = 3  # that `begin` lets the model read: one alone, then two together
+_CAUTION: Final = 0.9  # of its share that a look plans with, since no text takes just the time that was foreseen
 _FORGET: Final = 0.7  # one slow text, such as the first on a GPU, does not set the pace for long
 
 
@@ -100,7 +103,7 @@ class Watch:
         seed: of the order that texts are read in, and of the intervals.
         clock: seconds.
         looks: what was seen so far.
-        waited: looks that were left out, since the time for even one text was not there yet.
+        waited: looks that were left out, since the time for a few texts was not there yet.
     """
 
     target: Sequence[Encoded]
@@ -115,27 +118,31 @@ class Watch:
     _began: float = 0.0
     _spent: float = 0.0
     _speed: float = 0.0
-    """Seconds a token of one pass, by the slowest text of late; 0 before the first."""
+    """Seconds a token of one pass, by the slowest text of late; first by the one that `begin` read."""
     _summing: float = 0.0
     """Seconds that the intervals took at the last look."""
 
     def begin(self, floor: Callable[[Encoded], float]) -> None:
         """Start the time, after the floor was measured on the shortest text."""
         began = self.clock()
-        self._floor = floor(min(self.target, key=lambda text: len(text.ids)))
+        shortest = min(self.target, key=lambda text: len(text.ids))
+        floor(shortest)  # the first pass of a process is slow, and would set a pace at which nothing fits
+        warm = self.clock()
+        self._floor = floor(shortest)
+        self._speed = (self.clock() - warm) / (_FLOOR_ROWS * len(shortest.ids))
         self._spent = self.clock() - began
         self._began = began
 
     def look(self, step: int, score: Scorer) -> Look | None:
-        """Return what there is to see, or None where there was no time for a text of each sort yet."""
+        """Return what there is to see, or None where there was no time for a few texts of each sort yet."""
         began = self.clock()
         order = list(self._order())
-        if not self._affords(order[:2], began):
+        if not self._affords(order[:_FIRST], began):
             self.waited += 1
             return None
         seen: dict[tuple[bool, int], F64] = {}
         for place, key in enumerate(order):
-            if place > 1 and not self._affords([key], began):
+            if place >= _FIRST and not self._affords([key], began):
                 break
             seen[key] = self._difference(key, score)
         scored = self.clock()
@@ -161,7 +168,7 @@ class Watch:
             return True
         now = self.clock()
         trained = began - self._began - self._spent
-        left = self.share * trained - self._spent - (now - began)
+        left = _CAUTION * self.share * trained - self._spent - (now - began)
         return left >= self._summing + self._speed * sum(self._tokens(key) for key in keys)
 
     def _tokens(self, key: tuple[bool, int]) -> int:
