@@ -13,7 +13,8 @@ from scipy import special
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.stats._inputs import count, finite_number, finite_vector, inside_unit
-from dlm_sway.stats.paired import gain
+from dlm_sway.stats._ratio import sums_by_cluster
+from dlm_sway.stats.paired import gain, sign_flip
 
 _ONE_SIDED: Final = 0.95
 
@@ -71,13 +72,14 @@ def paired_difference(
     """
     change = _change_iv(first, second)
     up = gain(change, tokens, clusters, confidence=confidence, rng=rng)
-    down = gain(-change, tokens, clusters, confidence=confidence, rng=rng)
+    by_cluster = sums_by_cluster(change, tokens, clusters, where="paired_difference")
+    down = 1 - up.p if up.method.endswith("t test") else sign_flip(-by_cluster.total, rng=rng).p
     return Difference(
         estimate=up.estimate,
         low=up.low,
         high=up.high,
         se=up.se,
-        p=min(1.0, 2 * min(up.p, down.p)),
+        p=min(1.0, 2 * min(up.p, down)),
         n_items=up.n_items,
         n_clusters=up.n_clusters,
         method=f"paired; {up.method}",

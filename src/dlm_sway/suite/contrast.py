@@ -12,7 +12,6 @@ from dlm_sway.core.result import ProbeResult, Question, Verdict
 from dlm_sway.probes.claims import Better
 from dlm_sway.stats.difference import Difference, paired_difference, unpaired_difference
 from dlm_sway.stats.multiplicity import benjamini_hochberg
-from dlm_sway.stats.paired import gain
 from dlm_sway.stats.power import MAX_CLUSTERS, clusters_needed
 from dlm_sway.suite.compare_result import Contrast, Outcome
 from dlm_sway.suite.measured import Series, ends_of, questions_of, series_of, shared
@@ -98,7 +97,7 @@ def _paired(blank: Contrast, ours: Series, theirs: Series, rng: np.random.Genera
         return None
     first, second = both.totals
     found = paired_difference(first, second, both.weight, both.clusters, rng=rng)
-    values = [gain(t, both.weight, both.clusters, rng=rng).estimate for t in both.totals]
+    values = [float(total.sum() / both.weight.sum()) for total in both.totals]
     words = {
         "unit": ours.unit,
         "better": ours.better,

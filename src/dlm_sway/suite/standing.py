@@ -56,7 +56,9 @@ def _table(probe: str, claim: str, series: Mapping[str, Series], rng: np.random.
     best = common.totals[order[0]]
     rows = []
     for i in order:
-        apart = paired_difference(best, common.totals[i], common.weight, common.clusters, rng=rng)
+        apart = None
+        if i != order[0]:
+            apart = paired_difference(best, common.totals[i], common.weight, common.clusters, rng=rng)
         rows.append(
             Standing(
                 probe=probe,
@@ -65,8 +67,8 @@ def _table(probe: str, claim: str, series: Mapping[str, Series], rng: np.random.
                 unit=unit,
                 value=estimates[i].estimate,
                 se=estimates[i].se,
-                difference=apart.estimate,
-                se_difference=None if i == order[0] else apart.se,
+                difference=apart.estimate if apart else 0.0,
+                se_difference=apart.se if apart else None,
                 n_items=len(common),
             )
         )
