@@ -171,7 +171,7 @@ def test_it_needs_no_torch_either(make: Make) -> None:
 
 
 def test_it_runs_also_where_the_model_cannot_be_loaded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
+    def refuse(_: object, **__: object) -> None:
         raise CannotRunError("no such machine")
 
     monkeypatch.setattr(run_module, "open_backend", refuse)
