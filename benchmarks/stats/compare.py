@@ -1,6 +1,6 @@
 """Simulate how often `sway compare` calls equal fine-tunes better or worse, and how often it finds a real difference.
 
-Run `python benchmarks/stats/compare.py` (a few minutes on one core); it prints the tables of
+Run `python benchmarks/stats/compare.py` (about five minutes on one core); it prints the tables of
 docs/statistics/compare.md. Seeds are fixed.
 """
 
@@ -22,7 +22,7 @@ from dlm_sway.stats.paired import gain
 from dlm_sway.suite.compare import compare
 from dlm_sway.suite.compare_result import Comparison
 
-RUNS = 400
+RUNS = 1000
 MINIMUM = 0.05
 HARD = 0.4
 """Spread of an item's value that both fine-tunes share, nat/token."""
@@ -61,7 +61,7 @@ def compared(n: int, shift: float, run: int, *, own: float, probes: int, paired:
 
 def share(n: int, shift: float, *, own: float = 0.1, probes: int = 1, paired: bool = True, candidates: int = 2) -> str:
     """Return the shares of contrasts called better and worse, and of comparisons with any of them."""
-    runs = max(50, RUNS // (probes * (candidates - 1)))
+    runs = max(200, RUNS // (probes * (candidates - 1)))
     count: Counter[str] = Counter()
     total = some = 0
     for run in range(runs):
