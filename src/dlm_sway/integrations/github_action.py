@@ -101,7 +101,7 @@ def _gate_of(folder: Path, env: Environment) -> Gate | None:
     if not path.is_file():
         return None
     result = SuiteResult.model_validate_json(path.read_bytes())
-    limits = {word: float(env[key]) for word, key in _LIMITS.items() if env.get(key)}
+    limits: dict[str, Any] = {word: float(env[key]) for word, key in _LIMITS.items() if env.get(key)}
     return gate(result, strict=env.get("SWAY_ACTION_STRICT") == "true", **limits)
 
 
