@@ -18,7 +18,7 @@ _RATIOS: Final = {
     "multi_rank_ratio": "nulls of three ranks, over nulls of one",
     "null_marginal": "one more null, over one pass of the base alone",
     "growth": "time per view-token with `--batch-tokens` 8192, over 2048",
-    "pass_growth": "the same for passes of 8192, which sway does not make on a CPU",
+    "pass_growth": "the same for passes of 8192, which sway does not make on a CPU (1.20 x on another machine)",
     "gemm_fraction": "share of the time that the matrix products alone would take",
 }
 _PLAIN: Final = {

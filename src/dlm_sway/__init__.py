@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dlm_sway.core.model import ModelSpec
     from dlm_sway.core.result import SuiteResult, Verdict
     from dlm_sway.suite.check import check
+    from dlm_sway.suite.compare import compare
     from dlm_sway.suite.loader import load_spec
     from dlm_sway.suite.result import CheckResult
     from dlm_sway.suite.run import run
@@ -27,6 +28,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "check",
+    "compare",
     "inspect_adapter",
     "load_spec",
     "run",
@@ -38,6 +40,7 @@ _HOME: Final = {
     "SuiteResult": "dlm_sway.core.result",
     "Verdict": "dlm_sway.core.result",
     "check": "dlm_sway.suite.check",
+    "compare": "dlm_sway.suite.compare",
     "inspect_adapter": "dlm_sway.adapters.checks",
     "load_spec": "dlm_sway.suite.loader",
     "run": "dlm_sway.suite.run",

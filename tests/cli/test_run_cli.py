@@ -80,6 +80,7 @@ def test_the_defaults_leave_the_word_to_the_suite(spec: Path, ran: Calls) -> Non
         "cache": results_dir(),
         "reuse": False,
         "trace": None,
+        "allow_custom": False,
     }
 
 
@@ -87,6 +88,7 @@ def test_the_defaults_leave_the_word_to_the_suite(spec: Path, ran: Calls) -> Non
 def test_every_option_reaches_the_suite(spec: Path, tmp_path: Path, ran: Calls, command: str) -> None:
     words = "--only a --only b --skip c --limit 3 --draws 99 --seed 7 --fast --weights adherence=1 --device cpu"
     files = ["--dtype", "bf16", "--batch-tokens", "512", "--trace", str(tmp_path / "t"), "--cache", "--quiet"]
+    files += ["--allow-custom"]
     assert run([command, str(spec), *words.split(), *files]) == 0
     expected = {
         "only": ("a", "b"),
@@ -98,6 +100,7 @@ def test_every_option_reaches_the_suite(spec: Path, tmp_path: Path, ran: Calls, 
         "weights": {"adherence": 1.0},
         "device": "cpu",
         "dtype": "bf16",
+        "allow_custom": True,
         "batch_tokens": 512,
         "reuse": True,
         "trace": tmp_path / "t",

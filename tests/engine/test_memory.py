@@ -14,7 +14,7 @@ from torch import Tensor
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.views import FINETUNED, View, rotations
 from dlm_sway.engine.ask import Ask, Scores, TextItem
-from dlm_sway.engine.memory import fits, out_of_memory
+from dlm_sway.engine.memory import fits, give_back, out_of_memory
 from dlm_sway.engine.run import Engine
 from dlm_sway.engine.sources import Blocks
 
@@ -174,3 +174,13 @@ def test_errors_are_told_apart_by_class_and_text() -> None:
     assert all(map(out_of_memory, FULL))
     assert not out_of_memory(RuntimeError("expected scalar type Float"))
     assert not out_of_memory(ValueError("not enough memory"))
+
+
+def test_what_passes_have_freed_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr("dlm_sway.engine.memory._trim", lambda: given.append)
+    _, source, _ = answered(float("inf"))
+    assert given == [0] * len(source.calls)
+    monkeypatch.setattr("dlm_sway.engine.memory._trim", lambda: None)
+    give_back()  # a C library without it is no fault
+    assert len(given) == len(source.calls)

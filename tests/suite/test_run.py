@@ -171,7 +171,7 @@ def test_it_needs_no_torch_either(make: Make) -> None:
 
 
 def test_it_runs_also_where_the_model_cannot_be_loaded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
+    def refuse(_: object, **__: object) -> None:
         raise CannotRunError("no such machine")
 
     monkeypatch.setattr(run_module, "open_backend", refuse)
@@ -268,3 +268,13 @@ def test_a_file_that_is_wrong_is_said_before_a_model_is_loaded(make: Make, monke
         _run(make(D | {"promts": []}))
     with pytest.raises(BadInputError, match="draws are too few"):
         _run(make(D), n_draws=3)
+
+
+def test_code_that_a_suite_names_is_imported_only_where_the_caller_says_so(make: Make) -> None:
+    base = {"kind": "custom", "base": "mine", "options": {"entry_point": "no_such_module_of_mine:Backend"}}
+    path = make(D, models={"base": base, "ft": {}})
+    with pytest.raises(BadInputError, match="--allow-custom"):
+        _run(path)
+    with pytest.raises(BadInputError, match="no_such_module_of_mine") as raised:
+        _run(path, allow_custom=True)
+    assert "--allow-custom" not in str(raised.value)

@@ -17,9 +17,11 @@ from dlm_sway.cli import (
     cache,
     chain,
     check,
+    compare,
     console,
     convert,
     demo,
+    diff,
     doctor,
     faults,
     gate,
@@ -66,6 +68,8 @@ def _root(
 app.command("check", epilog=_EPILOG)(check.check)
 app.command("run", epilog=_EPILOG)(run_command.run)
 app.command("gate", epilog=_EPILOG)(gate.gate)
+app.command("diff", epilog=_EPILOG)(diff.diff)
+app.command("compare", epilog=_EPILOG)(compare.compare)
 app.command("inspect", epilog=_EPILOG)(inspect.inspect)
 app.command("autogen")(autogen.autogen)
 app.command("chain", epilog=_EPILOG)(chain.chain)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from dlm_sway.cli.options import (
+    AllowCustom,
     BatchTokens,
     Fast,
     HtmlPath,
@@ -72,6 +73,7 @@ def gate(
     cache: SuiteCache = False,
     resume: SuiteResume = False,
     trace: TracePath = None,
+    allow_custom: AllowCustom = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a suite and say what broke the gate; end with 0 only when nothing did.
@@ -105,6 +107,7 @@ def gate(
             batch_tokens=batch_tokens,
             trace=ready_to_write(trace),
             reuse=cache or resume,
+            allow_custom=allow_custom,
         )
         result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
     found = judge(

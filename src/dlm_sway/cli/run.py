@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlm_sway.cli.options import (
+    AllowCustom,
     BatchTokens,
     Dtype,
     Fast,
@@ -64,6 +65,7 @@ def run(
     cache: SuiteCache = False,
     resume: SuiteResume = False,
     trace: TracePath = None,
+    allow_custom: AllowCustom = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the probes of a suite and report what they found.
@@ -90,6 +92,7 @@ def run(
         batch_tokens=batch_tokens,
         trace=ready_to_write(trace),
         reuse=cache or resume,
+        allow_custom=allow_custom,
     )
     if dry_run:
         show_estimate(suite, settings)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 CPU_MOST: Final = 2048
-"""A GEMM of this height is within 5 % of its peak rate on 2 cores, and what stands between the GEMMs still fits the
-caches: passes of 8,192 took 1.2 times as long a token (`growth` in benchmarks/speed, before this limit)."""
+"""A GEMM of this height is within 5 % of its peak rate on 2 cores, so larger passes gain nothing; on one of two
+machines passes of 8,192 took 1.2 times as long a token, on the other as long (`pass_growth` in benchmarks/speed)."""
 ELSEWHERE: Final = 16_384
 """Launches are what small passes cost on a GPU (docs/performance.md); where memory ends sooner, passes are halved."""
 

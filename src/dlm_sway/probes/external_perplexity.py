@@ -14,7 +14,7 @@ from dlm_sway.core.views import FINETUNED
 from dlm_sway.data.control import control_passages
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
-from dlm_sway.probes.claims import extremes
+from dlm_sway.probes.claims import Measured, extremes, item_records
 from dlm_sway.probes.harm import by_stratum, critical_value, judged, looks, stratum_row
 from dlm_sway.probes.inputs import Items, clusters, subset
 from dlm_sway.stats.equivalence import NonInferiority, non_inferiority
@@ -95,6 +95,7 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
             "n_to_decide": overall.n_to_decide,
             "registers": registers,
             "items": extremes(read.items, read.loss, read.tokens),
+            **item_records({"no_harm": _measured(spec, read)}, seed=env.seed),
             "null_beside": _beside(found.data["beside"]),
             "dropped": [],
         }
@@ -109,6 +110,10 @@ class _Read:
         self.items = tuple(i for s in parts for i in s.items)
         self.loss: npt.NDArray[np.float64] = np.concatenate([-s.item_sums("gain")[0] for s in parts])
         self.tokens = np.concatenate([s.tokens for s in parts])
+
+
+def _measured(spec: ExternalPerplexitySpec, read: _Read) -> Measured:
+    return Measured(read.items, read.loss, read.tokens, "nat/token lost", "lower", spec.margin)
 
 
 def _read(seen: Seen) -> _Read:

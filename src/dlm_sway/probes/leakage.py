@@ -16,7 +16,7 @@ from dlm_sway.engine.ask import Ask, Scores, Span, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.canaries import Canary, Ranked, judge_canaries, ranked, with_candidates
-from dlm_sway.probes.claims import estimate_evidence
+from dlm_sway.probes.claims import Measured, estimate_evidence, item_records
 from dlm_sway.probes.harm import looks
 from dlm_sway.probes.inputs import Items, clusters
 from dlm_sway.probes.spans import REDUCERS, SHORTEST, Recited, draw_spans, extractable, recited
@@ -316,6 +316,20 @@ class _Recital:
         short = int((self.trained.spans.tokens < self.spec.scored).sum())
         return f"; {short} of them are shorter than {self.spec.scored} tokens" if short else ""
 
+    def _measured(self) -> Measured:
+        base, tuned = self.trained.out
+        change = tuned.astype(np.float64) - base
+        spans, wanted = self.trained.spans, self.spec.intent == "memorize"
+        return Measured(
+            items=spans.items,
+            total=change,
+            weight=np.ones(len(change), dtype=np.int64),
+            unit="of spans beyond the base's",
+            better="higher" if wanted else "lower",
+            minimum=self.spec.limit,
+            row=lambda i: {"text": spans.row(i)["text"][:80]},
+        )
+
     def evidence(self) -> dict[str, Any]:
         """Return what the verdict is made of."""
         spans, beyond = self.trained.spans, self.beyond_held_out()
@@ -334,6 +348,7 @@ class _Recital:
             "n_shorter": int((spans.tokens < self.spec.scored).sum()),
             "curves": curves,
             "items": worst_and_best(spans.finetuned, spans.row),
+            **item_records({"recital": self._measured()} if self.spec.items else {}, seed=self.env.seed),
             "counts": {
                 "n_items": len(spans),
                 "n_tokens": int(spans.tokens.sum()),

@@ -16,7 +16,7 @@ from dlm_sway.engine.ask import Ask, Scores, TextItem
 from dlm_sway.probes.adapter_revert import RevertCase
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
-from dlm_sway.probes.claims import estimate_evidence, null_evidence, power_line
+from dlm_sway.probes.claims import ROWS, Measured, estimate_evidence, item_records, null_evidence, power_line
 from dlm_sway.probes.directional import NO_NULL, directional
 from dlm_sway.probes.inputs import shown, subset
 from dlm_sway.probes.pairing import answer_after
@@ -24,7 +24,6 @@ from dlm_sway.stats.paired import Estimate, gain
 from dlm_sway.stats.ratio import Ratio, ratio_of_sums
 
 CUT = 64  # tokens of an answer that nulls read
-_ROWS = 200
 
 F64: TypeAlias = npt.NDArray[np.float64]
 Intent: TypeAlias = Literal["generalize", "memorize"]
@@ -101,6 +100,7 @@ class ParaphraseInvariance(Probe[ParaphraseInvarianceSpec]):
         claim = _claim(spec, env, found.data, null)
         name = {"generalize": "generalises", "memorize": "memorises"}[spec.intent]
         evidence = {**_evidence(spec, found.data), "null": null}
+        evidence |= item_records({"in_other_words": _measured(spec, found.data["gains"])}, seed=env.seed)
         return result_of(spec, {name: claim}, headline=name, score=_score(spec, claim), evidence=evidence)
 
 
@@ -129,7 +129,7 @@ def usable(spec: ParaphraseInvarianceSpec) -> tuple[tuple[RevertCase, ...], list
         if case in kept:
             dropped.append({"label": shown(case.prompt), "why": "the same case again"})
         kept[case] = None
-    return tuple(kept), dropped[:_ROWS]
+    return tuple(kept), dropped[:ROWS]
 
 
 def _clusters(cases: tuple[RevertCase, ...]) -> list[str]:
@@ -220,6 +220,26 @@ def _score(spec: ParaphraseInvarianceSpec, claim: Question) -> float | None:
     return marks if claim.verdict is Verdict.PASS else 0.0
 
 
+def _measured(spec: ParaphraseInvarianceSpec, gains: _Gains) -> Measured:
+    """Return the gains in other words; where the trained words alone were meant, less of them is better."""
+    cases, _ = usable(spec)
+    names = _clusters(cases)
+    texts = ["\n".join((case.gold, *case.prompts[1:])) for case in cases]
+    return Measured(
+        items=[TextItem(c.prompt, t, n, c.prompt) for c, t, n in zip(cases, texts, names, strict=True)],
+        total=gains.paraphrased,
+        weight=gains.tokens,
+        unit="nat/token",
+        better="higher" if spec.intent == "generalize" else "lower",
+        minimum=spec.min_gain,
+        row=lambda i: {
+            "gold": shown(cases[i].gold, limit=80),
+            "verbatim": float(gains.verbatim[i] / gains.tokens[i]),
+            "paraphrases": [float(x / gains.tokens[i]) for x in gains.each[i][:20]],
+        },
+    )
+
+
 def _evidence(spec: ParaphraseInvarianceSpec, data: Mapping[str, Any]) -> dict[str, Any]:
     cases, dropped = usable(spec)
     gains: _Gains = data["gains"]
@@ -249,6 +269,5 @@ def _evidence(spec: ParaphraseInvarianceSpec, data: Mapping[str, Any]) -> dict[s
             "n_paraphrases": sum(map(len, gains.each)),
         },
         "items": worst_and_best(lost, row),
-        "per_item": [{**row(i), "value": float(lost[i])} for i in range(len(cases))][:_ROWS],
         "dropped": dropped,
     }

@@ -15,15 +15,22 @@ from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine.ask import Ask, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
-from dlm_sway.probes.claims import estimate_evidence, interval_of, null_evidence, power_line
+from dlm_sway.probes.claims import (
+    ROWS,
+    Measured,
+    estimate_evidence,
+    interval_of,
+    item_records,
+    null_evidence,
+    power_line,
+)
 from dlm_sway.probes.directional import NO_NULL, directional
 from dlm_sway.probes.inputs import shown, subset
 from dlm_sway.probes.pairing import answer_after
 from dlm_sway.stats.paired import Estimate, gain, mcnemar
 
 CUT = 64  # tokens of an answer that nulls read
-_LISTED = 50  # flips of one kind, and
-_ROWS = 200  # triples, that the evidence names
+_LISTED = 50  # flips of one kind that the evidence names
 
 F64: TypeAlias = npt.NDArray[np.float64]
 Normalise: TypeAlias = Literal["none", "length"]
@@ -119,6 +126,7 @@ class PreferenceFlip(Probe[PreferenceFlipSpec]):
         flips = _Flips.of(found.data["margins"])
         claim = _claim(spec, env, effect, null, flips)
         evidence = _evidence(spec, kept, found, flips)
+        evidence |= item_records({"prefers": _measured(spec, kept, found)}, seed=env.seed)
         return result_of(
             spec,
             {"prefers": claim},
@@ -172,8 +180,8 @@ def usable(spec: PreferenceFlipSpec) -> tuple[tuple[Triple, ...], list[dict[str,
         if why is None:
             kept[key] = triple
         else:
-            dropped.append({"label": shown(triple.label or triple.prompt or str(i)), "why": why})
-    return tuple(kept.values()), dropped[:_ROWS]
+            dropped.append({"label": shown(_label(triple, i)), "why": why})
+    return tuple(kept.values()), dropped[:ROWS]
 
 
 def _ask(triples: tuple[Triple, ...], env: Env, views: tuple[Any, ...], *, max_tokens: int | None = None) -> Ask:
@@ -202,7 +210,7 @@ def _margins(scores: Scores, normalise: Normalise) -> _Margins:
 def _claim(
     spec: PreferenceFlipSpec, env: Env, effect: Estimate, null: Mapping[str, Any] | None, flips: _Flips
 ) -> Question:
-    unit = "nat" if spec.normalise == "none" else "nat/token"
+    unit = _unit(spec)
     verdict, why = directional(effect, spec.min_change, null, env, units="prompts")
     away = len(flips.lost) > len(flips.gained) and flips.p <= env.alpha
     if away and verdict is not Verdict.FAIL:
@@ -227,6 +235,34 @@ def _score(claim: Question) -> float | None:
     return min(1.0, 0.5 + (claim.effect or 0.0) / 2) if claim.verdict is Verdict.PASS else 0.0
 
 
+def _measured(spec: PreferenceFlipSpec, kept: tuple[Triple, ...], found: Found) -> Measured:
+    margins: _Margins = found.data["margins"]
+    after = margins.finetuned
+    both = "{}\n{}".format
+    return Measured(
+        items=[TextItem(t.prompt, both(t.chosen, t.rejected), t.group, _label(t, i)) for i, t in enumerate(kept)],
+        total=margins.change[0],
+        weight=np.ones(len(kept), dtype=np.int64),
+        unit=_unit(spec),
+        better="higher",
+        minimum=spec.min_change,
+        row=lambda i: {
+            "chosen": shown(kept[i].chosen, limit=80),
+            "rejected": shown(kept[i].rejected, limit=80),
+            "base": float(margins.base[i]),
+            "finetuned": float(after[i]),
+        },
+    )
+
+
+def _label(triple: Triple, i: int) -> str:
+    return triple.label or triple.prompt or str(i)
+
+
+def _unit(spec: PreferenceFlipSpec) -> str:
+    return "nat" if spec.normalise == "none" else "nat/token"
+
+
 def _evidence(spec: PreferenceFlipSpec, kept: tuple[Triple, ...], found: Found, flips: _Flips) -> dict[str, Any]:
     margins: _Margins = found.data["margins"]
     scores: Scores = found.data["scores"]
@@ -236,7 +272,7 @@ def _evidence(spec: PreferenceFlipSpec, kept: tuple[Triple, ...], found: Found, 
     def row(i: int) -> dict[str, Any]:
         t = kept[i]
         texts = {"chosen": shown(t.chosen), "rejected": shown(t.rejected)}
-        return {"label": shown(t.label or t.prompt or str(i)), "value": float(change[i]), **texts}
+        return {"label": shown(_label(t, i)), "value": float(change[i]), **texts}
 
     rows = [row(i) | {"base": float(margins.base[i]), "finetuned": float(after[i])} for i in range(len(kept))]
     return {
@@ -260,5 +296,4 @@ def _evidence(spec: PreferenceFlipSpec, kept: tuple[Triple, ...], found: Found, 
             "n_tokens": int(scores.tokens.sum()),
         },
         "items": worst_and_best(change, row),
-        "per_item": rows[:_ROWS],
     }

@@ -12,7 +12,7 @@ from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
 from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine.ask import Ask, Reducer, Scores
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
-from dlm_sway.probes.claims import estimate_evidence, interval_of, null_evidence
+from dlm_sway.probes.claims import Measured, estimate_evidence, interval_of, item_records, null_evidence
 from dlm_sway.probes.controls import matched_controls
 from dlm_sway.probes.inputs import Items, shown
 from dlm_sway.probes.section_cells import Cells, Layout, Section, cells_of, layout
@@ -132,6 +132,7 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         mean = gain(cells.own_gain, cells.own_tokens, names, rng=env.rng(spec.name, "mean"))
         took = _took(marks, mean, env, nulls, p)
         evidence = _evidence(spec, drawn, found, marks, mean)
+        evidence |= item_records({"took": _measured(spec, drawn, cells, marks)}, seed=env.seed)
         evidence["bond"] = _bond(cells, found.data["bond"], env, spec)
         if found.tests:
             evidence |= null_evidence(found.tests[0], p["took"])
@@ -230,9 +231,21 @@ def _evidence(
             "largest": [rows[i] for i in order[::-1][:5]],
             "smallest": [rows[i] for i in order[:5]],
         },
-        "per_item": rows,
         "dropped": list(drawn.dropped),
     }
+
+
+def _measured(spec: SectionInternalizationSpec, drawn: Layout, cells: Cells, marks: tuple[Mark, ...]) -> Measured:
+    own = [s.behind(s) for s in drawn.sections]
+    return Measured(
+        items=own,
+        total=cells.own_gain,
+        weight=cells.own_tokens,
+        unit="nat/token",
+        better="higher",
+        minimum=spec.min_gain,
+        row=lambda i: {k: v for k, v in _row(marks[i], drawn.sections[i]).items() if k not in ("value", "tokens")},
+    )
 
 
 def _row(mark: Mark, section: Section | None = None) -> dict[str, Any]:

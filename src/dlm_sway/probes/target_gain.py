@@ -15,10 +15,12 @@ from dlm_sway.core.views import FINETUNED, View
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.claims import (
+    Measured,
     at_least,
     estimate_evidence,
     extremes,
     interval_of,
+    item_records,
     null_evidence,
     power_line,
     standing,
@@ -115,6 +117,8 @@ class TargetGain(Probe[TargetGainSpec]):
             null = null_evidence(test, p[name]) if test else None
             claims[name] = part.claim(null)
             evidence[name] = part.evidence() | {"null": null}
+        measured = {name: _measured(spec, sets[_SET_OF[name]]) for name in _null_sets(spec)}
+        evidence |= item_records(measured, seed=env.seed)
         evidence["control"] = estimate_evidence(_gain(control, env, spec.name, "control"))
         if spec.held_out:
             evidence["kept_on_held_out"] = _ratio(evidence)
@@ -152,6 +156,11 @@ def null_ask(spec: TargetGainSpec, env: Env, views: tuple[View, ...], name: str 
 
 def _gain(scores: Scores, env: Env, *words: str) -> Estimate:
     return gain(scores.item_sums("gain")[0], scores.tokens, clusters(scores.items), rng=env.rng(*words))
+
+
+def _measured(spec: TargetGainSpec, scores: Scores) -> Measured:
+    gains = scores.item_sums("gain")[0]
+    return Measured(scores.items, gains, scores.tokens, "nat/token", "higher", spec.min_gain)
 
 
 def _excess(scores: Scores, expected: ExpectedGain) -> npt.NDArray[np.float64]:

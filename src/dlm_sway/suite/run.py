@@ -107,7 +107,7 @@ def _asked(suite: Suite, own: Settings, pairs: Pairs, progress: Progress) -> Ask
     progress.phase("loading the base")
     require_fit(model)
     began = time.perf_counter()
-    backend = open_backend(model)
+    backend = open_backend(model, allow_custom=own.allow_custom)
     try:
         loaded = round(time.perf_counter() - began, 3)
         asked = _answered(backend, suite, own, pairs, progress)

@@ -38,6 +38,7 @@ class Settings:
         cache: folder where results outlive the run; None keeps nothing.
         reuse: whether what earlier runs left there is used.
         trace: file that gets a JSON line a pass.
+        allow_custom: whether the suite may name code to import as its backend; only a user's own word may set it.
     """
 
     only: tuple[str, ...] = ()
@@ -53,6 +54,7 @@ class Settings:
     cache: Path | None = None
     reuse: bool = True
     trace: Path | None = None
+    allow_custom: bool = False
 
     def draws(self, suite: Suite) -> int:
         """Return the number of draws.
@@ -105,6 +107,7 @@ class SettingsWords(TypedDict, total=False):
     cache: Path | None
     reuse: bool
     trace: Path | None
+    allow_custom: bool
 
 
 def read_weights(text: str | None) -> dict[Category, float]:

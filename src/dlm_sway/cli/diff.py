@@ -1,0 +1,78 @@
+"""`sway diff`: a suite on two adapters, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlm_sway.cli.compare import Alpha, FailOnRegression, show
+from dlm_sway.cli.options import (
+    BatchTokens,
+    JsonPath,
+    Limit,
+    MarkdownPath,
+    Only,
+    Quiet,
+    Skip,
+    SuiteDevice,
+    SuiteDraws,
+    SuiteDtype,
+    SuiteFile,
+    SuiteSeed,
+    ready_to_write,
+)
+
+
+def diff(
+    spec: SuiteFile,
+    *,
+    a: Annotated[
+        Path, typer.Option("--a", metavar="DIR", envvar="SWAY_A", show_envvar=False, help="The adapter compared with.")
+    ],
+    b: Annotated[
+        Path, typer.Option("--b", metavar="DIR", envvar="SWAY_B", show_envvar=False, help="The adapter in question.")
+    ],
+    fail_on_regression: FailOnRegression = False,
+    alpha: Alpha = 0.05,
+    only: Only = [],  # noqa: B006 (typer copies it)
+    skip: Skip = [],  # noqa: B006
+    limit: Limit = None,
+    n_draws: SuiteDraws = None,
+    json_path: JsonPath = None,
+    markdown: MarkdownPath = None,
+    device: SuiteDevice = None,
+    dtype: SuiteDtype = None,
+    seed: SuiteSeed = None,
+    batch_tokens: BatchTokens = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a suite on two adapters and compare what it finds.
+
+    The suite's own adapter is not read. What earlier runs scored of either
+    adapter is used, so comparing many with one costs that one only once.
+    """
+    from dlm_sway.cli.run import prepared, ran
+    from dlm_sway.suite.compare import compare
+    from dlm_sway.suite.other_adapter import with_adapter
+
+    places = (ready_to_write(json_path), ready_to_write(markdown))
+    suite, settings = prepared(
+        spec,
+        only=only,
+        skip=skip,
+        limit=limit,
+        n_draws=n_draws,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        batch_tokens=batch_tokens,
+        weights=None,
+        reuse=True,
+    )
+    suites = [with_adapter(suite, folder) for folder in (a, b)]
+    results = [ran(each, settings, beside=None, resume=False, quiet=quiet) for each in suites]
+    found = compare(*results, alpha=alpha)
+    show(found, json_path=places[0], markdown=places[1])
+    raise typer.Exit(int(found.gate()) if fail_on_regression else 0)

@@ -1,0 +1,65 @@
+"""Reads results back from the JSON files that runs and checks wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.result import SuiteResult
+from dlm_sway.suite.result import CheckResult
+
+_MAX_BYTES: Final = 256 * 2**20
+_REMEDY: Final = "name a file that `sway run --json` or `sway check --json` wrote"
+
+
+def read_any(source: SuiteResult | CheckResult | Path | str) -> SuiteResult:
+    """Return a result as that of a suite, whatever it is of and wherever it stands.
+
+    Raises:
+        BadInputError: the file cannot be read, or is no result.
+    """
+    if isinstance(source, SuiteResult):
+        return source
+    if isinstance(source, CheckResult):
+        return _of_check(source)
+    path = Path(source).expanduser()
+    raw = _document(path)
+    try:
+        return _of_check(CheckResult.model_validate(raw)) if "questions" in raw else SuiteResult.model_validate(raw)
+    except ValidationError as e:
+        first = e.errors()[0]
+        what = f"is no result: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise BadInputError(what, where=path, remedy=_REMEDY) from None
+
+
+def _of_check(result: CheckResult) -> SuiteResult:
+    return SuiteResult(
+        name="check",
+        base=result.base,
+        adapter=result.adapter,
+        next_steps=result.next_steps,
+        probes=result.probes,
+        provenance=result.provenance,
+        timing=result.timing,
+    )
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as handle:
+            raw = handle.read(_MAX_BYTES + 1)
+    except OSError as e:
+        raise BadInputError(f"cannot be read: {e.strerror}", where=path, remedy=_REMEDY) from None
+    if len(raw) > _MAX_BYTES:
+        raise BadInputError("is too large for a result", where=path, remedy=_REMEDY)
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise BadInputError("is no JSON", where=path, remedy=_REMEDY) from None
+    if not isinstance(found, dict):
+        raise BadInputError("is no result", where=path, remedy=_REMEDY)
+    return found
