@@ -11,7 +11,7 @@ from typing import Any, Final
 from dlm_sway.core.errors import BadInputError
 
 _GATE_WORDS: Final = ("threshold", "coverage", "strict")
-_RUN_WORDS: Final = ("n_draws", "seed", "limit", "fast", "device", "dtype")
+_RUN_WORDS: Final = ("n_draws", "seed", "limit", "fast", "device", "dtype", "allow_custom")
 WORDS: Final = ("spec", *_GATE_WORDS, "marks", *_RUN_WORDS)
 _WHERE: Final = "@pytest.mark.sway"
 
