@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from dlm_sway.cli.options import Base, Draws, Seed, ready_to_write
+from dlm_sway.cli.options import Base, Draws, Seed, option, ready_to_write
 from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -23,56 +23,26 @@ def autogen(
     *,
     adapter: Annotated[
         Path | None,
-        typer.Option(
-            "--adapter",
-            metavar="DIR",
-            envvar="SWAY_ADAPTER",
-            show_envvar=False,
-            help="The adapter; of a .dlm document it is found.",
-        ),
+        option("--adapter", metavar="DIR", help="The adapter; of a .dlm document it is found."),
     ] = None,
     base: Base = None,
     held_out: Annotated[
         str,
-        typer.Option(
-            "--held-out",
-            metavar="WHAT",
-            envvar="SWAY_HELD_OUT",
-            show_envvar=False,
-            help="A file, a share such as 0.2 or 20%, or auto.",
-        ),
+        option("--held-out", metavar="WHAT", help="A file, a share such as 0.2 or 20%, or auto."),
     ] = "auto",
     budget: Annotated[
         str | None,
-        typer.Option(
-            "--budget",
-            metavar="TIME",
-            envvar="SWAY_BUDGET",
-            show_envvar=False,
-            help="What a run may take: 2m, 10m, 1h.",
-        ),
+        option("--budget", metavar="TIME", help="What a run may take: 2m, 10m, 1h."),
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(
-            "-o",
-            "--out",
-            metavar="FILE",
-            envvar="SWAY_OUT",
-            show_envvar=False,
-            help="The suite to write; - for standard output.",
-        ),
+        option("-o", "--out", metavar="FILE", help="The suite to write; - for standard output."),
     ] = Path("sway.yaml"),
     n_draws: Draws = 39,
     seed: Seed = 0,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force",
-            envvar="SWAY_FORCE",
-            show_envvar=False,
-            help="Write over a file that is there.",
-        ),
+        option("--force", help="Write over a file that is there."),
     ] = False,
 ) -> None:
     """Write a suite from training data: the probes it can feed, how decisive each is, and what was left out.

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlm_sway.cli.options import Adapter, Base, Data, Device, JsonPath, Quiet, Seed, ready_to_write
-from dlm_sway.core.errors import ExitCode
+from dlm_sway.cli.options import Adapter, Base, Data, Device, JsonPath, Quiet, Seed, option, ready_to_write
 
 
 def chain(
@@ -17,63 +16,28 @@ def chain(
     base: Base = None,
     merged: Annotated[
         Path | None,
-        typer.Option(
-            "--merged",
-            metavar="DIR",
-            envvar="SWAY_MERGED",
-            show_envvar=False,
-            help="Directory of the merged model.",
-        ),
+        option("--merged", metavar="DIR", help="Directory of the merged model."),
     ] = None,
     gguf: Annotated[
         Path | None,
-        typer.Option(
-            "--gguf",
-            metavar="FILE",
-            envvar="SWAY_GGUF",
-            show_envvar=False,
-            help="GGUF file of the merged model.",
-        ),
+        option("--gguf", metavar="FILE", help="GGUF file of the merged model."),
     ] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(
-            "--endpoint",
-            metavar="URL",
-            envvar="SWAY_ENDPOINT",
-            show_envvar=False,
-            help="Address of the server, such as http://host:8080.",
-        ),
+        option("--endpoint", metavar="URL", help="Address of the server, such as http://host:8080."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            metavar="NAME",
-            envvar="SWAY_MODEL",
-            show_envvar=False,
-            help="The model's name on it.",
-        ),
+        option("--model", metavar="NAME", help="The model's name on it."),
     ] = None,
     api_key_env: Annotated[
         str | None,
-        typer.Option(
-            "--api-key-env",
-            metavar="NAME",
-            envvar="SWAY_API_KEY_ENV",
-            show_envvar=False,
-            help="Environment variable that holds its key.",
-        ),
+        option("--api-key-env", metavar="NAME", help="Environment variable that holds its key."),
     ] = None,
     data: Data = None,
     every: Annotated[
         bool,
-        typer.Option(
-            "--all",
-            envvar="SWAY_ALL",
-            show_envvar=False,
-            help="Go on behind a broken link.",
-        ),
+        option("--all", help="Go on behind a broken link."),
     ] = False,
     json_path: JsonPath = None,
     device: Device = "auto",
@@ -91,9 +55,9 @@ def chain(
     from dlm_sway.cli.deliver import deliver
     from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
     from dlm_sway.cli.progress import show_progress
-    from dlm_sway.core.result import Verdict
     from dlm_sway.report.chain_terminal import print_chain
     from dlm_sway.report.json import dumps
+    from dlm_sway.suite.result import exit_code_of
 
     request = ChainRequest(
         adapter=adapter.expanduser(),
@@ -112,10 +76,4 @@ def chain(
     with ctrl_c_explained(), show_progress(quiet=quiet) as progress:
         result = walk(request, progress=progress)
     deliver(json_path, lambda: dumps(result.model_dump()), lambda: print_chain(result, stdout_console()))
-    codes = {
-        Verdict.PASS: ExitCode.PASS,
-        Verdict.WARN: ExitCode.PASS,
-        Verdict.FAIL: ExitCode.FAIL,
-        Verdict.ERROR: ExitCode.ERROR,
-    }
-    raise typer.Exit(int(codes.get(result.verdict, ExitCode.INCONCLUSIVE)))
+    raise typer.Exit(int(exit_code_of(result.verdict)))

@@ -7,31 +7,18 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from dlm_sway.cli.options import JsonPath, MarkdownPath, ready_to_write
+from dlm_sway.cli.options import JsonPath, MarkdownPath, option, ready_to_write
 
 if TYPE_CHECKING:
     from dlm_sway.suite.compare_result import Comparison
 
 FailOnRegression: TypeAlias = Annotated[
     bool,
-    typer.Option(
-        "--fail-on-regression",
-        envvar="SWAY_FAIL_ON_REGRESSION",
-        show_envvar=False,
-        help="End with 1 on a regression, with 4 where nothing could be compared.",
-    ),
+    option("--fail-on-regression", help="End with 1 on a regression, with 4 where nothing could be compared."),
 ]
 Alpha: TypeAlias = Annotated[
     float,
-    typer.Option(
-        "--alpha",
-        metavar="X",
-        min=0.0001,
-        max=0.5,
-        envvar="SWAY_ALPHA",
-        show_envvar=False,
-        help="Level of every decision, after adjustment.",
-    ),
+    option("--alpha", metavar="X", min=0.0001, max=0.5, help="Level of every decision, after adjustment."),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dlm_sway.cli.options import Base
+from dlm_sway.cli.options import Base, option
 
 
 class Format(StrEnum):
@@ -25,23 +25,11 @@ def convert(
     *,
     to: Annotated[
         Format,
-        typer.Option(
-            "--to",
-            envvar="SWAY_TO",
-            show_envvar=False,
-            help="gguf: a file that llama.cpp loads; peft: a directory.",
-        ),
+        option("--to", help="gguf: a file that llama.cpp loads; peft: a directory."),
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="OUT",
-            envvar="SWAY_OUT",
-            show_envvar=False,
-            help="What to write; must not exist.",
-        ),
+        option("--out", "-o", metavar="OUT", help="What to write; must not exist."),
     ],
     base: Base = None,
 ) -> None:

@@ -21,6 +21,7 @@ from dlm_sway.cli.options import (
     SuiteDtype,
     SuiteFile,
     SuiteSeed,
+    option,
     ready_to_write,
 )
 
@@ -28,12 +29,8 @@ from dlm_sway.cli.options import (
 def diff(
     spec: SuiteFile,
     *,
-    a: Annotated[
-        Path, typer.Option("--a", metavar="DIR", envvar="SWAY_A", show_envvar=False, help="The adapter compared with.")
-    ],
-    b: Annotated[
-        Path, typer.Option("--b", metavar="DIR", envvar="SWAY_B", show_envvar=False, help="The adapter in question.")
-    ],
+    a: Annotated[Path, option("--a", metavar="DIR", help="The adapter compared with.")],
+    b: Annotated[Path, option("--b", metavar="DIR", help="The adapter in question.")],
     fail_on_regression: FailOnRegression = False,
     alpha: Alpha = 0.05,
     only: Only = [],  # noqa: B006 (typer copies it)

@@ -27,6 +27,7 @@ from dlm_sway.cli.options import (
     SuiteSeed,
     TracePath,
     Weights,
+    option,
     places,
     ready_to_write,
 )
@@ -53,9 +54,7 @@ def gate(
             metavar="X", min=0, max=1, envvar="SWAY_COVERAGE", show_envvar=False, help="Lowest share decided; 0.6."
         ),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", envvar="SWAY_STRICT", show_envvar=False, help="Close on inconclusive, too.")
-    ] = False,
+    strict: Annotated[bool, option("--strict", help="Close on inconclusive, too.")] = False,
     only: Only = [],  # noqa: B006 (typer copies it)
     skip: Skip = [],  # noqa: B006
     limit: Limit = None,

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from dlm_sway.cli.options import option
 from dlm_sway.core.errors import BadInputError
 
 _SPEC: Final = Path("sway.yaml")
@@ -27,17 +28,13 @@ def init(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FILE", envvar="SWAY_DATA", show_envvar=False, help="What it was trained on."),
+        option("--data", metavar="FILE", help="What it was trained on."),
     ] = None,
     held_out: Annotated[
         str | None,
-        typer.Option(
-            "--held-out", metavar="FILE", envvar="SWAY_HELD_OUT", show_envvar=False, help="Same kind, not trained on."
-        ),
+        option("--held-out", metavar="FILE", help="Same kind, not trained on."),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", envvar="SWAY_FORCE", show_envvar=False, help="Replace a file that is there.")
-    ] = False,
+    force: Annotated[bool, option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented suite file, and its JSON Schema beside it for editors.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlm_sway.cli.options import Adapter, Base, Device, Dtype, DtypeOption, Quiet, Seed, ready_to_write
+from dlm_sway.cli.options import Adapter, Base, Device, Dtype, DtypeOption, Quiet, Seed, option, ready_to_write
 from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -33,56 +33,24 @@ def mine(
     *,
     data: Annotated[
         str,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            envvar="SWAY_DATA",
-            show_envvar=False,
-            help="What it was trained on: a file, folder or id.",
-        ),
+        option("--data", metavar="DATA", help="What it was trained on: a file, folder or id."),
     ],
     mode: Annotated[
         Mode,
-        typer.Option(
-            "--mode",
-            envvar="SWAY_MODE",
-            show_envvar=False,
-            help="What to look for.",
-        ),
+        option("--mode", help="What to look for."),
     ] = Mode.TOKENS,
     base: Base = None,
     n: Annotated[
         int,
-        typer.Option(
-            "--n",
-            metavar="N",
-            min=1,
-            envvar="SWAY_N",
-            show_envvar=False,
-            help="Rows to show, or cases to mine.",
-        ),
+        option("--n", metavar="N", min=1, help="Rows to show, or cases to mine."),
     ] = 12,
     most: Annotated[
         int,
-        typer.Option(
-            "--items",
-            metavar="N",
-            min=1,
-            envvar="SWAY_ITEMS",
-            show_envvar=False,
-            help="Texts to read at most.",
-        ),
+        option("--items", metavar="N", min=1, help="Texts to read at most."),
     ] = 64,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--out",
-            metavar="FILE",
-            envvar="SWAY_OUT",
-            show_envvar=False,
-            help="Write mined cases here, to paste in a suite.",
-        ),
+        option("-o", "--out", metavar="FILE", help="Write mined cases here, to paste in a suite."),
     ] = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.AUTO,

@@ -7,9 +7,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
+
+
+def option(*names: str, **settings: Any) -> Any:
+    """Return a `typer.Option` that the environment can set too: `--held-out` is `SWAY_HELD_OUT`.
+
+    Args:
+        names: as on the command line; the first long one names the variable.
+        settings: whatever else `typer.Option` takes.
+    """
+    long = next(name for name in names if name.startswith("--"))
+    variable = "SWAY_" + long.partition("/")[0].removeprefix("--").upper().replace("-", "_")
+    return typer.Option(*names, envvar=variable, show_envvar=False, **settings)
 
 
 class Dtype(StrEnum):
@@ -26,178 +38,112 @@ Adapter: TypeAlias = Annotated[
 ]
 Base: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--base",
-        metavar="BASE",
-        envvar="SWAY_BASE",
-        show_envvar=False,
-        help="Directory or Hub id; default: as recorded.",
-    ),
+    option("--base", metavar="BASE", help="Directory or Hub id; default: as recorded."),
 ]
 Data: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--data", metavar="FILE", envvar="SWAY_DATA", show_envvar=False, help="What it was trained on."),
+    option("--data", metavar="FILE", help="What it was trained on."),
 ]
 HeldOut: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--held-out", metavar="FILE", envvar="SWAY_HELD_OUT", show_envvar=False, help="The same kind, never trained on."
-    ),
+    option("--held-out", metavar="FILE", help="The same kind, never trained on."),
 ]
 Draws: TypeAlias = Annotated[
     int,
-    typer.Option(
-        "--draws",
-        metavar="N",
-        envvar="SWAY_DRAWS",
-        show_envvar=False,
-        help="Null adapters to compare with; at least 19.",
-    ),
+    option("--draws", metavar="N", help="Null adapters to compare with; at least 19."),
 ]
 Quick: TypeAlias = Annotated[
     bool,
-    typer.Option(
-        "--quick", envvar="SWAY_QUICK", show_envvar=False, help="19 draws on fewer tokens: faster, with less power."
-    ),
+    option("--quick", help="19 draws on fewer tokens: faster, with less power."),
 ]
 BatchTokens: TypeAlias = Annotated[
     int | None,
-    typer.Option(
-        "--batch-tokens",
-        metavar="N",
-        min=1,
-        envvar="SWAY_BATCH_TOKENS",
-        show_envvar=False,
-        help="Tokens a pass at most; fewer need less memory.",
-    ),
+    option("--batch-tokens", metavar="N", min=1, help="Tokens a pass at most; fewer need less memory."),
 ]
 Cache: TypeAlias = Annotated[
     bool,
-    typer.Option(
-        "--cache", envvar="SWAY_CACHE", show_envvar=False, help="Keep results, and use those of earlier runs."
-    ),
+    option("--cache", help="Keep results, and use those of earlier runs."),
 ]
 Resume: TypeAlias = Annotated[
     bool,
-    typer.Option(
-        "--resume", envvar="SWAY_RESUME", show_envvar=False, help="Go on where a run with --resume or --cache stopped."
-    ),
+    option("--resume", help="Go on where a run with --resume or --cache stopped."),
 ]
 TracePath: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--trace", metavar="FILE", envvar="SWAY_TRACE", show_envvar=False, help="Write where the time goes."),
+    option("--trace", metavar="FILE", help="Write where the time goes."),
 ]
 JsonPath: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--json", metavar="PATH", envvar="SWAY_JSON", show_envvar=False, help="Write all that was found as JSON."
-    ),
+    option("--json", metavar="PATH", help="Write all that was found as JSON."),
 ]
 MarkdownPath: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--markdown", metavar="PATH", envvar="SWAY_MARKDOWN", show_envvar=False, help="Write a pull-request comment."
-    ),
+    option("--markdown", metavar="PATH", help="Write a pull-request comment."),
 ]
 HtmlPath: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--html", metavar="PATH", envvar="SWAY_HTML", show_envvar=False, help="Write a page with pictures, one file."
-    ),
+    option("--html", metavar="PATH", help="Write a page with pictures, one file."),
 ]
 JunitPath: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--junit", metavar="PATH", envvar="SWAY_JUNIT", show_envvar=False, help="Write JUnit XML for CI."),
+    option("--junit", metavar="PATH", help="Write JUnit XML for CI."),
 ]
 Seed: TypeAlias = Annotated[
     int,
-    typer.Option(
-        "--seed",
-        metavar="N",
-        envvar="SWAY_SEED",
-        show_envvar=False,
-        help="Seed of all randomness; same seed, same result.",
-    ),
+    option("--seed", metavar="N", help="Seed of all randomness; same seed, same result."),
 ]
-Quiet: TypeAlias = Annotated[
-    bool, typer.Option("--quiet", envvar="SWAY_QUIET", show_envvar=False, help="Show no progress.")
-]
+Quiet: TypeAlias = Annotated[bool, option("--quiet", help="Show no progress.")]
 Device: TypeAlias = Annotated[
     str,
-    typer.Option(
-        "--device", metavar="NAME", envvar="SWAY_DEVICE", show_envvar=False, help="auto, cpu, cuda, cuda:1 or mps."
-    ),
+    option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
 ]
 DtypeOption: TypeAlias = Annotated[
     Dtype,
-    typer.Option("--dtype", envvar="SWAY_DTYPE", show_envvar=False, help="What to compute in; auto is fp32 on a CPU."),
+    option("--dtype", help="What to compute in; auto is fp32 on a CPU."),
 ]
 
 AllowCustom: TypeAlias = Annotated[
     bool,
-    typer.Option(
-        "--allow-custom",
-        envvar="SWAY_ALLOW_CUSTOM",
-        show_envvar=False,
-        help="Import and run the code that a spec names as its backend.",
-    ),
+    option("--allow-custom", help="Import and run the code that a spec names as its backend."),
 ]
 
 
 SuiteFile: TypeAlias = Annotated[Path, typer.Argument(metavar="SPEC", help="A suite file, such as sway.yaml.")]
 Only: TypeAlias = Annotated[
     list[str],
-    typer.Option(
-        "--only", metavar="NAME", envvar="SWAY_ONLY", show_envvar=False, help="Run this probe alone; may be repeated."
-    ),
+    option("--only", metavar="NAME", help="Run this probe alone; may be repeated."),
 ]
 Skip: TypeAlias = Annotated[
     list[str],
-    typer.Option(
-        "--skip", metavar="NAME", envvar="SWAY_SKIP", show_envvar=False, help="Leave this probe out; may be repeated."
-    ),
+    option("--skip", metavar="NAME", help="Leave this probe out; may be repeated."),
 ]
 Limit: TypeAlias = Annotated[
     int | None,
-    typer.Option(
-        "--limit", metavar="N", min=1, envvar="SWAY_LIMIT", show_envvar=False, help="Read N items of each list at most."
-    ),
+    option("--limit", metavar="N", min=1, help="Read N items of each list at most."),
 ]
 Fast: TypeAlias = Annotated[
     bool,
-    typer.Option(
-        "--fast", envvar="SWAY_FAST", show_envvar=False, help="Draw in rounds of 19, 39, 99; stop when decided."
-    ),
+    option("--fast", help="Draw in rounds of 19, 39, 99; stop when decided."),
 ]
 Weights: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--weights", metavar="K=V,...", envvar="SWAY_WEIGHTS", show_envvar=False, help="What a category counts."
-    ),
+    option("--weights", metavar="K=V,...", help="What a category counts."),
 ]
 SuiteDraws: TypeAlias = Annotated[
     int | None,
-    typer.Option("--draws", metavar="N", envvar="SWAY_DRAWS", show_envvar=False, help="Null adapters to compare with."),
+    option("--draws", metavar="N", help="Null adapters to compare with."),
 ]
-SuiteCache: TypeAlias = Annotated[
-    bool, typer.Option("--cache", envvar="SWAY_CACHE", show_envvar=False, help="Use what earlier runs scored.")
-]
-SuiteResume: TypeAlias = Annotated[
-    bool, typer.Option("--resume", envvar="SWAY_RESUME", show_envvar=False, help="Go on where the last run stopped.")
-]
+SuiteCache: TypeAlias = Annotated[bool, option("--cache", help="Use what earlier runs scored.")]
+SuiteResume: TypeAlias = Annotated[bool, option("--resume", help="Go on where the last run stopped.")]
 SuiteSeed: TypeAlias = Annotated[
     int | None,
-    typer.Option("--seed", metavar="N", envvar="SWAY_SEED", show_envvar=False, help="Seed of all randomness."),
+    option("--seed", metavar="N", help="Seed of all randomness."),
 ]
 SuiteDevice: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--device", metavar="NAME", envvar="SWAY_DEVICE", show_envvar=False, help="auto, cpu, cuda, cuda:1 or mps."
-    ),
+    option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
 ]
-SuiteDtype: TypeAlias = Annotated[
-    Dtype | None, typer.Option("--dtype", envvar="SWAY_DTYPE", show_envvar=False, help="What to compute in.")
-]
+SuiteDtype: TypeAlias = Annotated[Dtype | None, option("--dtype", help="What to compute in.")]
 
 
 def ready_to_write(path: Path | None) -> Path | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlm_sway.cli.options import ready_to_write
+from dlm_sway.cli.options import option, ready_to_write
 from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -33,18 +33,11 @@ def report(
     *,
     form: Annotated[
         Format | None,
-        typer.Option(
-            "--format",
-            envvar="SWAY_FORMAT",
-            show_envvar=False,
-            help="What to write; by default what PATH ends in, else the terminal's report.",
-        ),
+        option("--format", help="What to write; by default what PATH ends in, else the terminal's report."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="PATH", envvar="SWAY_OUTPUT", show_envvar=False, help="Where to; default: stdout."
-        ),
+        option("--output", "-o", metavar="PATH", help="Where to; default: stdout."),
     ] = None,
 ) -> None:
     """Show a stored result again: on the terminal, or as JSON, Markdown, HTML or JUnit XML.

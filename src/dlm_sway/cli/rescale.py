@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlm_sway.cli.options import Adapter
+from dlm_sway.cli.options import Adapter, option
 
 
 def rescale(
@@ -15,33 +15,15 @@ def rescale(
     *,
     lam: Annotated[
         float,
-        typer.Option(
-            "--lam",
-            metavar="X",
-            envvar="SWAY_LAM",
-            show_envvar=False,
-            help="Share of its effect to keep, such as 0.5.",
-        ),
+        option("--lam", metavar="X", help="Share of its effect to keep, such as 0.5."),
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            envvar="SWAY_OUT",
-            show_envvar=False,
-            help="Where to write the new adapter.",
-        ),
+        option("--out", "-o", metavar="DIR", help="Where to write the new adapter."),
     ],
     force: Annotated[
         bool,
-        typer.Option(
-            "--force",
-            envvar="SWAY_FORCE",
-            show_envvar=False,
-            help="Replace an adapter that stands there.",
-        ),
+        option("--force", help="Replace an adapter that stands there."),
     ] = False,
 ) -> None:
     """Write an adapter whose effect is X times that of ADAPTER, by its alpha; no weight is changed.

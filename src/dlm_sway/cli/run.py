@@ -31,6 +31,7 @@ from dlm_sway.cli.options import (
     SuiteSeed,
     TracePath,
     Weights,
+    option,
     places,
     ready_to_write,
 )
@@ -52,7 +53,7 @@ def run(
     weights: Weights = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", envvar="SWAY_DRY_RUN", show_envvar=False, help="Say what it would cost, and end."),
+        option("--dry-run", help="Say what it would cost, and end."),
     ] = False,
     json_path: JsonPath = None,
     markdown: MarkdownPath = None,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 from pydantic import BeforeValidator
 
+from dlm_sway.core.errors import BadInputError
 from dlm_sway.engine.ask import TextItem
 
 _WORDS_PER_TOKEN = 0.7  # English BPE text; only sizes budgets, never a statistic
@@ -75,6 +76,20 @@ def _interleaved(items: Sequence[TextItem], rng: np.random.Generator) -> list[Te
 def clusters(items: Sequence[TextItem]) -> list[str]:
     """Return the cluster of each item."""
     return [item.cluster for item in items]
+
+
+def require_unseen(items: Sequence[TextItem], held_out: Sequence[TextItem]) -> None:
+    """Return if no held-out item is also among the items.
+
+    Raises:
+        BadInputError: some are; one of them is shown.
+    """
+    shared = {(i.prompt, i.completion) for i in items} & {(i.prompt, i.completion) for i in held_out}
+    if shared:
+        raise BadInputError(
+            f"{len(shared)} held-out items are also in the training data, such as {min(shared)[1][:60]!r}",
+            remedy="hold out items that the fine-tune has not seen",
+        )
 
 
 def shown(text: str, *, limit: int = 160) -> str:

@@ -18,7 +18,7 @@ from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.canaries import Canary, Ranked, judge_canaries, ranked, with_candidates
 from dlm_sway.probes.claims import Measured, estimate_evidence, item_records
 from dlm_sway.probes.harm import looks
-from dlm_sway.probes.inputs import Items, clusters
+from dlm_sway.probes.inputs import Items, clusters, require_unseen
 from dlm_sway.probes.spans import REDUCERS, SHORTEST, Recited, draw_spans, extractable, recited
 from dlm_sway.stats.paired import Estimate, gain_difference
 from dlm_sway.stats.power import clusters_for_bound
@@ -64,12 +64,7 @@ class LeakageSpec(ProbeSpec):
     def _something_unseen(self) -> LeakageSpec:
         if not self.items and not self.canaries:
             raise BadInputError("names neither items nor canaries", remedy="give the training data as `items`")
-        shared = {(i.prompt, i.completion) for i in self.items} & {(i.prompt, i.completion) for i in self.held_out}
-        if shared:
-            raise BadInputError(
-                f"{len(shared)} held-out items are also in the training data, such as {next(iter(shared))[1][:60]!r}",
-                remedy="hold out items that the fine-tune has not seen",
-            )
+        require_unseen(self.items, self.held_out)
         return self
 
 

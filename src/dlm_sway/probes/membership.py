@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
 from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine.ask import Ask, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.form import features
-from dlm_sway.probes.inputs import Items, shown
+from dlm_sway.probes.inputs import Items, require_unseen, shown
 from dlm_sway.stats.auc import Auc, FormTest, auc, differ_in_any
 
 FEWEST: Final = 30  # documents on each side: with fewer even an area of 0.5 is not told from 0.65 (simulated)
@@ -60,12 +59,7 @@ class MembershipSpec(ProbeSpec):
 
     @model_validator(mode="after")
     def _disjoint(self) -> MembershipSpec:
-        shared = {(i.prompt, i.completion) for i in self.items} & {(i.prompt, i.completion) for i in self.held_out}
-        if shared:
-            raise BadInputError(
-                f"{len(shared)} held-out items are also in the training data, such as {next(iter(shared))[1][:60]!r}",
-                remedy="hold out items that the fine-tune has not seen",
-            )
+        require_unseen(self.items, self.held_out)
         return self
 
 

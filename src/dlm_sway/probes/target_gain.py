@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
 from dlm_sway.core.views import FINETUNED, View
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
@@ -27,7 +26,7 @@ from dlm_sway.probes.claims import (
     too_few_draws,
 )
 from dlm_sway.probes.controls import matched_controls
-from dlm_sway.probes.inputs import Items, clusters, subset
+from dlm_sway.probes.inputs import Items, clusters, require_unseen, subset
 from dlm_sway.stats.paired import Estimate, gain, gain_difference
 from dlm_sway.stats.power import clusters_for_bound, draws_needed
 from dlm_sway.stats.standardise import ExpectedGain, expected_gain
@@ -57,12 +56,7 @@ class TargetGainSpec(ProbeSpec):
 
     @model_validator(mode="after")
     def _disjoint(self) -> TargetGainSpec:
-        shared = {(i.prompt, i.completion) for i in self.items} & {(i.prompt, i.completion) for i in self.held_out}
-        if shared:
-            raise BadInputError(
-                f"{len(shared)} held-out items are also in the training data, such as {next(iter(shared))[1][:60]!r}",
-                remedy="hold out items that the fine-tune has not seen",
-            )
+        require_unseen(self.items, self.held_out)
         return self
 
 

@@ -154,16 +154,23 @@ def _made_up(ask: Ask | Write, count: Count) -> Scores | Written:
 
 def _counter(model: ModelSpec) -> tuple[Count, str]:
     """Return what counts tokens: the base's own tokenizer where it is on this machine, else characters."""
+    tokens = _tokenizer(model)
+    if tokens is not None:
+        return tokens, "tokenizer"
+    return (lambda text: math.ceil(len(text) / _CHARS_PER_TOKEN)), "characters"
+
+
+def _tokenizer(model: ModelSpec) -> Count | None:
     try:
         folder = locate_base(model.base, revision=model.revision).directory
-        if folder is not None and (folder / "tokenizer.json").is_file():
-            from tokenizers import Tokenizer
+        if folder is None or not (folder / "tokenizer.json").is_file():
+            return None
+        from tokenizers import Tokenizer
 
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            return (lambda text: len(tokenizer.encode(text).ids)), "tokenizer"
-    except Exception:  # noqa: BLE001, S110 (whatever keeps the tokenizer from loading, characters will do here)
-        pass
-    return (lambda text: math.ceil(len(text) / _CHARS_PER_TOKEN)), "characters"
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception:  # noqa: BLE001 (tokenizers raises its plain Exception for any file that it cannot use)
+        return None
+    return lambda text: len(tokenizer.encode(text).ids)
 
 
 def _parameters(model: ModelSpec) -> int | None:
