@@ -109,13 +109,41 @@ def test_held_out_items_that_were_trained_on_are_refused(language: Language) -> 
 def test_controls_are_matched_passages_or_those_given(language: Language) -> None:
     probe, spec = build_probe({"name": "x", "kind": "target_gain", "items": language(30)})
     env = Env(seed=1)
-    target, control, under_nulls = probe.plan(spec, env, ())
+    target, control, pilot = probe.plan(spec, env, ())
     assert target.items == spec.items  # type: ignore[attr-defined]
     assert control.items == matched_controls(target.items, rng=env.rng("x", "controls"))
-    assert (len(target.views), len(control.views), len(under_nulls.views)) == (1, 1, 40)
-    assert set(under_nulls.items) <= set(target.items)
+    assert (len(target.views), len(control.views), len(pilot.views)) == (1, 1, 40)
+    assert set(pilot.items) <= set(target.items)
     probe, spec = build_probe({"name": "x", "kind": "target_gain", "items": language(4), "controls": ["plain text"]})
     assert probe.plan(spec, env, ())[1].items == (TextItem("", "plain text", "0", "0"),)
+
+
+def test_nulls_are_drawn_where_the_response_is_smooth_on_what_delta_kl_draws_them_on(language: Language) -> None:
+    env = Env(seed=1, n_draws=19)
+    plans = {}
+    for kind, texts in (("target_gain", "items"), ("delta_kl", "prompts")):
+        probe, spec = build_probe({"name": kind, "kind": kind, texts: language(30)})
+        *_, pilot = probe.plan(spec, env, ())
+        strong = Scores(
+            pilot.items,
+            pilot.views,
+            np.arange(len(pilot.items) + 1),
+            {"kl": np.full((20, len(pilot.items)), 3.0)},
+            np.zeros(len(pilot.items)),
+        )  # noqa: E501
+        plans[kind] = (
+            pilot,
+            *probe.plan(spec, env, ((None, None, strong) if kind == "target_gain" else (None, strong),)),
+        )
+        assert probe.plan(spec, env, ((None, strong), (None,))) == ()
+    of_gain, of_kl = plans.values()
+    assert of_gain[0] == of_kl[0]
+    assert {view.lam for view in of_gain[1].views} == {0.038}
+    assert (of_gain[1].items, of_gain[1].views, of_gain[1].max_tokens) == (
+        of_kl[1].items,
+        of_kl[1].views,
+        of_kl[1].max_tokens,
+    )  # noqa: E501
 
 
 def test_harm_to_the_controls_does_not_make_a_target_pass(ran: Run, language: Language) -> None:
