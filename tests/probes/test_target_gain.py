@@ -120,30 +120,23 @@ def test_controls_are_matched_passages_or_those_given(language: Language) -> Non
 
 def test_nulls_are_drawn_where_the_response_is_smooth_on_what_delta_kl_draws_them_on(language: Language) -> None:
     env = Env(seed=1, n_draws=19)
-    plans = {}
-    for kind, texts in (("target_gain", "items"), ("delta_kl", "prompts")):
+    pilots, draws = [], []
+    for kind, texts, before in (("target_gain", "items", (None, None)), ("delta_kl", "prompts", (None,))):
         probe, spec = build_probe({"name": kind, "kind": kind, texts: language(30)})
         *_, pilot = probe.plan(spec, env, ())
-        strong = Scores(
-            pilot.items,
-            pilot.views,
-            np.arange(len(pilot.items) + 1),
-            {"kl": np.full((20, len(pilot.items)), 3.0)},
-            np.zeros(len(pilot.items)),
-        )  # noqa: E501
-        plans[kind] = (
-            pilot,
-            *probe.plan(spec, env, ((None, None, strong) if kind == "target_gain" else (None, strong),)),
-        )
-        assert probe.plan(spec, env, ((None, strong), (None,))) == ()
-    of_gain, of_kl = plans.values()
-    assert of_gain[0] == of_kl[0]
-    assert {view.lam for view in of_gain[1].views} == {0.038}
-    assert (of_gain[1].items, of_gain[1].views, of_gain[1].max_tokens) == (
-        of_kl[1].items,
-        of_kl[1].views,
-        of_kl[1].max_tokens,
-    )  # noqa: E501
+        (ask,) = probe.plan(spec, env, ((*before, _strong(pilot)),))
+        assert {view.lam for view in ask.views} == {0.038}  # type: ignore[union-attr]
+        pilots.append(pilot)
+        draws.append((ask.items, ask.views, ask.max_tokens))  # type: ignore[union-attr]
+    assert pilots[0] == pilots[1]
+    assert draws[0] == draws[1]
+
+
+def _strong(pilot: Any) -> Scores:
+    """Return an answer to a pilot in which all adapters alike have changed everything."""
+    n = len(pilot.items)
+    kl = np.full((len(pilot.views), n), 3.0)
+    return Scores(pilot.items, pilot.views, np.arange(n + 1), {"kl": kl}, np.zeros(n))
 
 
 def test_harm_to_the_controls_does_not_make_a_target_pass(ran: Run, language: Language) -> None:
