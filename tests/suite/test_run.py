@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import dlm_sway
+from dlm_sway.backends import one_base
 from dlm_sway.backends.dummy import DummyBackend
 from dlm_sway.core.errors import BadInputError, CannotRunError
 from dlm_sway.core.result import Category, ProbeResult, SuiteResult, Verdict
@@ -151,7 +152,7 @@ def test_the_json_of_a_result_gives_the_result_again(make: Make) -> None:
 
 
 def test_a_probe_that_reads_files_needs_no_model(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "open_backend", lambda _: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(one_base, "open_backend", lambda _: pytest.fail("a model was loaded"))
     result = _run(make(F))
     assert _verdicts(result) == {"file": "pass"}
     assert result.probes[0].message.endswith("train.txt")
@@ -174,7 +175,7 @@ def test_it_runs_also_where_the_model_cannot_be_loaded(make: Make, monkeypatch: 
     def refuse(_: object, **__: object) -> None:
         raise CannotRunError("no such machine")
 
-    monkeypatch.setattr(run_module, "open_backend", refuse)
+    monkeypatch.setattr(one_base, "open_backend", refuse)
     result = _run(make(D, F, E))
     assert _verdicts(result) == {"null_adapter": "skip", "learned": "error", "file": "pass", "harmless": "skip"}
     assert "no such machine" in result.probes[1].message
@@ -263,7 +264,7 @@ def test_from_the_top_of_the_package(make: Make) -> None:
 
 
 def test_a_file_that_is_wrong_is_said_before_a_model_is_loaded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "open_backend", lambda _: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(one_base, "open_backend", lambda _: pytest.fail("a model was loaded"))
     with pytest.raises(SpecError, match="unknown key `promts`"):
         _run(make(D | {"promts": []}))
     with pytest.raises(BadInputError, match="draws are too few"):

@@ -14,7 +14,7 @@ from dlm_sway.backends.encoding import TextEncoder, context_window
 from dlm_sway.backends.fingerprint import fingerprint
 from dlm_sway.backends.hf_find import find_sites
 from dlm_sway.backends.hf_gradients import Gradients
-from dlm_sway.backends.hf_load import Loaded, load
+from dlm_sway.backends.hf_load import Loaded, exchange, load
 from dlm_sway.backends.registry import register
 from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.core.errors import BadInputError, ViewError
@@ -32,6 +32,7 @@ class HuggingFaceDifferentialBackend(TorchBackend):
     """
 
     kind: ClassVar[str]
+    _loaded: Loaded | None
 
     def __init__(self, *, base_spec: ModelSpec, adapter_path: Path | str) -> None:
         """Load both.
@@ -42,12 +43,10 @@ class HuggingFaceDifferentialBackend(TorchBackend):
         self.spec = base_spec
         self.adapter_path = Path(adapter_path).expanduser().absolute()
         self._loaded_ns = time.time_ns()
-        loaded: Loaded = load(base_spec, self.adapter_path)
-        self.id = f"{base_spec.base} + {self.adapter_path.name}"
-        self.model = loaded.model
+        loaded = load(base_spec, self.adapter_path)
         self.device, self.dtype = loaded.device, loaded.dtype
         self.codec = TextEncoder(loaded.tokenizer, max_length=context_window(loaded.model.config, loaded.tokenizer))
-        self.sites = find_sites(loaded.model, base_values=loaded.base_values)
+        self._use(loaded)
 
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> HuggingFaceDifferentialBackend:
@@ -59,6 +58,39 @@ class HuggingFaceDifferentialBackend(TorchBackend):
         if spec.adapter is None:
             raise BadInputError("no adapter is named", where=spec.base, remedy="set `adapter` to its directory")
         return cls(base_spec=spec, adapter_path=spec.adapter)
+
+    def exchange_adapter(self, adapter: Path) -> bool:
+        """Put another adapter on the loaded base; when that cannot be done, return False, and the backend is closed.
+
+        Raises:
+            AdapterError: the adapter cannot be read or does not fit the base; the backend is closed.
+            ViewError: a view is open, or the backend is closed.
+        """
+        with self.exclusive():
+            loaded, self._loaded = self._loaded, None
+        try:
+            other = None if loaded is None else exchange(loaded, adapter.expanduser().absolute())
+        except BaseException:
+            self.close()
+            raise
+        if other is None:
+            self.close()
+            return False
+        self.adapter_path = adapter.expanduser().absolute()
+        self.spec = self.spec.model_copy(update={"adapter": self.adapter_path})
+        self._use(other)
+        return True
+
+    def close(self) -> None:
+        """Release the model; an open view answers no more, and calling it twice is harmless."""
+        super().close()
+        self._loaded = None
+
+    def _use(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self.id = f"{self.spec.base} + {self.adapter_path.name}"
+        self.model = loaded.model
+        self.sites = find_sites(loaded.model, base_values=loaded.base_values)
 
     def fingerprint(self, memo: ResultStore | None = None) -> str | None:
         """Return a hash of all that the numbers follow from, or None where the files behind them cannot be known.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -32,6 +32,7 @@ class Loaded:
         base_values: the base's values of parameters that the adapter replaced, by parameter name of `model`.
         device: where the model lives.
         dtype: dtype of the base weights.
+        parameters: those of the base before the adapter was put on, by name; one that is tied stands under each name.
     """
 
     model: Any
@@ -39,6 +40,7 @@ class Loaded:
     base_values: dict[str, Tensor]
     device: torch.device
     dtype: torch.dtype
+    parameters: dict[str, Tensor]
 
 
 def pick_device(name: str) -> torch.device:
@@ -89,10 +91,57 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
     dtype = pick_dtype(spec.dtype, device)
     changeable = _changeable(adapter)
     tokenizer = load_tokenizer(spec)
-    base = load_base(spec, device, dtype)
+    model, values, parameters = _put_on(load_base(spec, device, dtype), adapter, changeable, device)
+    return Loaded(model, tokenizer, values, device, dtype, parameters)
+
+
+def exchange(loaded: Loaded, adapter: Path) -> Loaded | None:
+    """Return the same base under another adapter, or None where the base cannot be had back as it was loaded.
+
+    `loaded` is not to be used again, whatever comes of it.
+
+    Raises:
+        AdapterError: the adapter cannot be read, or does not fit the base.
+    """
+    changeable = _changeable(adapter)
+    base = _taken_off(loaded)
+    if base is None:
+        return None
+    model, values, parameters = _put_on(base, adapter, changeable, loaded.device)
+    return replace(loaded, model=model, base_values=values, parameters=parameters)
+
+
+def _put_on(
+    base: Any, adapter: Path, changeable: frozenset[str] | None, device: torch.device
+) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+    parameters = _parameters(base)
     kept = {n: p.detach().clone() for n, p in base.named_parameters() if changeable is None or n in changeable}
     model = _attach(base, adapter, device)
-    return Loaded(model, tokenizer, _replaced(model, kept), device, dtype)
+    return model, _replaced(model, kept), parameters
+
+
+def _taken_off(loaded: Loaded) -> Any | None:
+    """Return the base with its own values in its own parameters, or None where PEFT does not give it back."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    if not hasattr(loaded.model, "unload"):
+        return None
+    under = loaded.model.get_base_model()
+    for name, module in list(under.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):  # PEFT would leave what was trained in its place
+            under.set_submodule(name, module.original_module)
+    with torch.no_grad():
+        for name, value in loaded.base_values.items():
+            loaded.model.get_parameter(name).copy_(value)
+    with quiet_peft():
+        base = loaded.model.unload()
+    found = _parameters(base)
+    same = found.keys() == loaded.parameters.keys() and all(found[n] is p for n, p in loaded.parameters.items())
+    return base if same else None
+
+
+def _parameters(model: Any) -> dict[str, Tensor]:
+    return dict(model.named_parameters(remove_duplicate=False))
 
 
 def load_tokenizer(spec: ModelSpec) -> Any:

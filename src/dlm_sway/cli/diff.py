@@ -47,9 +47,11 @@ def diff(
 ) -> None:
     """Run a suite on two adapters and compare what it finds.
 
-    The suite's own adapter is not read. What earlier runs scored of either
-    adapter is used, so comparing many with one costs that one only once.
+    The suite's own adapter is not read, and the base is loaded once for
+    both. What earlier runs scored of either adapter is used, so comparing
+    many with one costs that one only once.
     """
+    from dlm_sway.backends.one_base import OneBase
     from dlm_sway.cli.run import prepared, ran
     from dlm_sway.suite.compare import compare
     from dlm_sway.suite.other_adapter import with_adapter
@@ -69,7 +71,8 @@ def diff(
         reuse=True,
     )
     suites = [with_adapter(suite, folder) for folder in (a, b)]
-    results = [ran(each, settings, beside=None, resume=False, quiet=quiet) for each in suites]
+    with OneBase() as bases:
+        results = [ran(each, settings, beside=None, resume=False, quiet=quiet, bases=bases) for each in suites]
     found = compare(*results, alpha=alpha)
     show(found, json_path=places[0], markdown=places[1])
     raise typer.Exit(int(found.gate()) if fail_on_regression else 0)

@@ -37,6 +37,7 @@ from dlm_sway.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from dlm_sway.backends.one_base import OneBase
     from dlm_sway.core.result import SuiteResult
     from dlm_sway.suite.settings import Settings
     from dlm_sway.suite.spec import Suite
@@ -129,7 +130,15 @@ def prepared(
     return suite, settings
 
 
-def ran(suite: Suite, settings: Settings, *, beside: Path | None, resume: bool, quiet: bool) -> SuiteResult:
+def ran(
+    suite: Suite,
+    settings: Settings,
+    *,
+    beside: Path | None,
+    resume: bool,
+    quiet: bool,
+    bases: OneBase | None = None,
+) -> SuiteResult:
     """Run a suite with its progress and its journal; Ctrl-C says what is kept.
 
     Args:
@@ -138,6 +147,7 @@ def ran(suite: Suite, settings: Settings, *, beside: Path | None, resume: bool, 
         beside: the file next to which the journal stands, or None for the cache.
         resume: whether a run that was stopped goes on, and to say so.
         quiet: show no progress.
+        bases: keeps the loaded base for the next run.
     """
     from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
     from dlm_sway.cli.progress import show_progress
@@ -153,7 +163,7 @@ def ran(suite: Suite, settings: Settings, *, beside: Path | None, resume: bool, 
         progress = stack.enter_context(show_progress(quiet=quiet))
         journal = stack.enter_context(Journal(path, asked, progress))
         words: Any = {name: getattr(settings, name) for name in asdict(settings)}
-        return run_suite(suite, progress=journal, **words)
+        return run_suite(suite, progress=journal, bases=bases, **words)
 
 
 def exit_code(result: SuiteResult) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from dlm_sway.backends.fingerprint import Fingerprinted
-from dlm_sway.backends.registry import Backend, open_backend
+from dlm_sway.backends.one_base import OneBase
+from dlm_sway.backends.registry import Backend
 from dlm_sway.core.errors import SwayError
 from dlm_sway.core.extras import needs_extra
 from dlm_sway.core.progress import Progress, Silent
@@ -48,7 +50,11 @@ class Asked:
 
 
 def run(
-    suite: Suite | Path | str, *, progress: Progress | None = None, **settings: Unpack[SettingsWords]
+    suite: Suite | Path | str,
+    *,
+    progress: Progress | None = None,
+    bases: OneBase | None = None,
+    **settings: Unpack[SettingsWords],
 ) -> SuiteResult:
     """Return what the probes of a suite found.
 
@@ -58,6 +64,7 @@ def run(
     Args:
         suite: a suite, or the path of its file.
         progress: who listens.
+        bases: keeps the base for the next run, where only the adapter changes; without it nothing stays open.
         **settings: the fields of `Settings`; what is not given is as the suite says.
 
     Raises:
@@ -74,7 +81,8 @@ def run(
     asked = Asked()
     if arranged.of_model:
         try:
-            asked = _asked(suite, own, arranged.of_model, progress)
+            with nullcontext(bases) if bases else OneBase() as kept:
+                asked = _asked(suite, own, arranged.of_model, progress, kept)
         except SwayError as fault:
             if not read:
                 raise
@@ -102,17 +110,14 @@ def env_of(suite: Suite, own: Settings) -> Env:
     return Env(seed=seed, n_draws=own.draws(suite), alpha=suite.defaults.alpha, format=suite.defaults.format)
 
 
-def _asked(suite: Suite, own: Settings, pairs: Pairs, progress: Progress) -> Asked:
+def _asked(suite: Suite, own: Settings, pairs: Pairs, progress: Progress, bases: OneBase) -> Asked:
     model = own.model(suite)
     progress.phase("loading the base")
     require_fit(model)
     began = time.perf_counter()
-    backend = open_backend(model, allow_custom=own.allow_custom)
-    try:
+    with bases.lent(model, allow_custom=own.allow_custom) as backend:
         loaded = round(time.perf_counter() - began, 3)
         asked = _answered(backend, suite, own, pairs, progress)
-    finally:
-        backend.close()
     asked.timing = {"load_s": loaded, **asked.timing}
     return asked
 
