@@ -127,6 +127,15 @@ class WritingBackend(Protocol):
         ...
 
 
+@runtime_checkable
+class ScoreRefusing(Protocol):
+    """A backend behind which there may be text alone."""
+
+    def scores_refusal(self) -> str | None:
+        """Return why no log-prob can be had, or None when they can."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RankedModule:
     """What is known of the rank of one adapted module.

@@ -105,6 +105,13 @@ class TextEncoder:
         """Return the text of `ids` without special tokens."""
         return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
+    def spell(self, ids: npt.NDArray[np.int64]) -> str:
+        """Return the text that a server reads as `ids`: special tokens written out, save a bos that it adds itself."""
+        listed = ids.tolist()
+        if listed and listed[0] == self.tokenizer.bos_token_id:
+            listed = listed[1:]
+        return str(self.tokenizer.decode(listed, skip_special_tokens=False))
+
     def _pair(self, head: str, completion: str, *, special: bool) -> Encoded:
         if not completion:
             raise BadInputError("the completion is empty", remedy="give at least one character to score")

@@ -72,6 +72,7 @@ class Env:
         scale_refusal: why the adapter's effect cannot be scaled, or None when it can.
         cut_refusal: why the adapter cannot be cut to its largest directions, or None when it can.
         spectra: gives the spectrum of delta W by module; None where the backend knows no factors.
+        scores_refusal: why there are no log-probs at all, only written text, or None when there are.
         later: the probes after this one in the suite; only `null_adapter` looks.
         codec: turns text into the model's tokens, for plans that count them exactly; None where no model is loaded.
     """
@@ -87,6 +88,7 @@ class Env:
     scale_refusal: str | None = None
     cut_refusal: str | None = None
     spectra: Callable[[], Mapping[str, RankedModule]] | None = None
+    scores_refusal: str | None = None
     later: Pairs = ()
     codec: TextCodec | None = None
 

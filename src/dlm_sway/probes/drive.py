@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeAlias
 
-from dlm_sway.backends.base import AdapterBackend, ChatCodec
+from dlm_sway.backends.base import AdapterBackend, ChatCodec, ScoreRefusing
 from dlm_sway.core.errors import SwayError
 from dlm_sway.core.result import ProbeResult
 from dlm_sway.core.scoring import ScalableDifferentialBackend
@@ -32,13 +32,13 @@ class Driven:
 
     Attributes:
         results: one a probe, in order.
-        floor: the numeric noise floor N0.
+        floor: the numeric noise floor N0; None where there are no log-probs.
         engine: the engine, with what it did.
         n_draws: number of nulls that the results refer to.
     """
 
     results: tuple[ProbeResult, ...]
-    floor: Floor
+    floor: Floor | None
     engine: Engine
     n_draws: int
 
@@ -69,22 +69,23 @@ def drive(pairs: Pairs, ctx: RunContext) -> Driven:
 
 
 def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
-    ctx.progress.phase("measuring the numeric noise floor")
-    floor = measure_floor(engine)
     backend, codec = ctx.backend, ctx.backend.codec
+    refusal = backend.scores_refusal() if isinstance(backend, ScoreRefusing) else None
+    floor = _floor(engine, ctx, refusal)
     env = Env(
         seed=ctx.seed,
         n_draws=ctx.n_draws,
         alpha=ctx.alpha,
         format=ctx.format,
         null_refusal=backend.null_refusal(),
-        floor=floor.kl,
+        floor=floor.kl if floor else 0.0,
         chat=codec.has_chat_template,
         tools_refusal=codec.tools_refusal()
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
         **_of_adapter(backend),
         codec=codec,
+        scores_refusal=refusal,
     )
     ctx.progress.phase("scoring")
     states: list[State] = []
@@ -96,6 +97,14 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
     adjusted = family_p([s.found for s in states if s.found])
     results = tuple(judge(s, adjusted) for s in states)
     return Driven(results, floor, engine, n_draws)
+
+
+def _floor(engine: Engine, ctx: RunContext, refusal: str | None) -> Floor | None:
+    if refusal is None:
+        ctx.progress.phase("measuring the numeric noise floor")
+        return measure_floor(engine)
+    with engine.opened():  # so that the engine has a path to name
+        return None
 
 
 def _measured(pairs: Pairs, env: Env, engine: Engine, *, spent: Sequence[float]) -> list[State]:

@@ -44,6 +44,9 @@ class NumericFloor(Probe[NumericFloorSpec]):
     def judge(self, spec: NumericFloorSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
         """Report the floor; SKIP, since it claims nothing."""
         del p, found
+        if env.scores_refusal:
+            message = f"no numeric floor: {env.scores_refusal}"
+            return ProbeResult(name=spec.name, kind=spec.kind, verdict=Verdict.SKIP, message=message)
         return ProbeResult(
             name=spec.name,
             kind=spec.kind,
