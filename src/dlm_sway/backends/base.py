@@ -136,6 +136,15 @@ class ScoreRefusing(Protocol):
         ...
 
 
+@runtime_checkable
+class ByteScored(Protocol):
+    """A backend whose positions are bytes: its models share no vocabulary."""
+
+    def token_refusal(self) -> str:
+        """Return why its models cannot be compared token by token."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RankedModule:
     """What is known of the rank of one adapted module.

@@ -112,6 +112,14 @@ class TextEncoder:
             listed = listed[1:]
         return str(self.tokenizer.decode(listed, skip_special_tokens=False))
 
+    def tokens(self, text: str) -> tuple[npt.NDArray[np.int64], list[int]]:
+        """Return the tokens of a text, int64[N], and the character offset at which each ends; special ones end at 0.
+
+        Raises:
+            BadInputError: the tokenizer gives no offsets.
+        """
+        return self._with_ends(text, special=True)
+
     def _pair(self, head: str, completion: str, *, special: bool) -> Encoded:
         if not completion:
             raise BadInputError("the completion is empty", remedy="give at least one character to score")
