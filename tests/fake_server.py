@@ -1,4 +1,4 @@
-"""A model server in a thread on 127.0.0.1: three dialects, tables for a model, and any fault at any request."""
+"""A model server in a thread on 127.0.0.1: dialects with and without log-probs, and any fault at any request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOCAB: Final = 258
 _RNG = np.random.default_rng(0)
 _BASE, _DELTA = _RNG.standard_normal((2, VOCAB, VOCAB)) * np.array([1.5, 0.4])[:, None, None]
 
-Dialect: TypeAlias = Literal["llama.cpp", "echo", "next", "text"]
+Dialect: TypeAlias = Literal["llama.cpp", "echo", "next", "text", "strings", "chat"]
 Fault: TypeAlias = "Callable[[FakeServer, BaseHTTPRequestHandler], bool] | None"
 """Answers in the server's place and returns True, or does something else and returns False."""
 
@@ -25,6 +25,15 @@ def logprobs(last: int, lam: float) -> np.ndarray:
     """Return float64[K]: what follows the token `last`."""
     z = _BASE[last] + lam * _DELTA[last]
     return np.asarray(z - np.log(np.exp(z).sum()))
+
+
+def drawn(given: str, lam: float, seed: int, limit: int) -> str:
+    """Return a text of `limit` letters drawn behind `given`; the seed alone decides the draws, as servers have it."""
+    draw, last, out = np.random.default_rng([seed, len(given)]), sum(map(ord, given)) % VOCAB, ""
+    for _ in range(limit):
+        last = int(draw.choice(VOCAB, p=np.exp(logprobs(last, lam))))
+        out += chr(97 + last % 26)
+    return out
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -77,7 +86,12 @@ class FakeServer(ThreadingHTTPServer):
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """Return what a healthy server says, or None where it has nothing."""
-        ids, lam = body["prompt"], self.lam(body)
+        lam = self.lam(body)
+        if self.dialect in ("strings", "chat"):
+            return self._text(path, body, lam)
+        if "prompt" not in body:
+            return None
+        ids = body["prompt"]
         following = int(np.argmax(logprobs(ids[-1], lam)))
         k = int(body.get("n_probs", body.get("logprobs", 0)) or 0)
         if self.dialect == "llama.cpp":
@@ -94,10 +108,25 @@ class FakeServer(ThreadingHTTPServer):
             }
         if path != "/v1/completions":
             return None
-        choice: dict[str, Any] = {"text": "x", "finish_reason": "length", "logprobs": None}
+        text = "x"
+        if body.get("temperature") and self.dialect == "text":
+            text = drawn(str(ids), lam, body["seed"], body["max_tokens"])
+        choice: dict[str, Any] = {"text": text, "finish_reason": "length", "logprobs": None}
         if k and self.dialect in ("echo", "next"):
             choice["logprobs"] = self._openai(ids, lam, following, k, echo=bool(body.get("echo")))
         return {"choices": [choice], "usage": {"total_tokens": len(ids) + 1, "completion_tokens": 1}}
+
+    def _text(self, path: str, body: dict[str, Any], lam: float) -> dict[str, Any] | None:
+        """Return text alone, to a prompt that is a string or a conversation."""
+        chat = self.dialect == "chat"
+        if path != ("/v1/chat/completions" if chat else "/v1/completions"):
+            return None
+        given = str(body["messages"]) if chat else body["prompt"]
+        if not isinstance(given, str):
+            return None
+        text = drawn(given, lam, body["seed"], body["max_tokens"]) if body.get("temperature") else "x"
+        said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        return {"choices": [{**said, "finish_reason": "length"}], "usage": {"total_tokens": 9, "completion_tokens": 1}}
 
     def _openai(self, ids: list[int], lam: float, following: int, k: int, *, echo: bool) -> dict[str, Any]:
         if self.dialect == "next":
@@ -131,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.body = body
-        if self.path not in ("/completion", "/v1/completions"):
+        if self.path not in ("/completion", "/v1/completions", "/v1/chat/completions"):
             self.say({"error": {"message": "not here"}}, status=404)
             return
         with self.server.lock:

@@ -11,11 +11,10 @@ from unittest import SkipTest
 
 import numpy as np
 import pytest
+from tests.backends.api_servers import backend_on
 from tests.fake_server import Dialect, FakeServer, busy, die, fake_server, hang, logprobs, malformed
 from tests.models import byte_tokenizer
 
-from dlm_sway.backends.api import ApiBackend, LoraApiBackend
-from dlm_sway.backends.api_options import ApiOptions
 from dlm_sway.backends.registry import open_backend
 from dlm_sway.core.errors import BadInputError, CannotRunError, NullRuleError
 from dlm_sway.core.model import ModelSpec
@@ -32,14 +31,6 @@ from dlm_sway.testing.backend_conformance import CHECKS, Check, Subject
 TEXT = "the bell is struck when the water falls"
 DIALECTS: tuple[Dialect, ...] = ("llama.cpp", "echo", "next")
 ITEMS = tuple(TextItem("", text, str(i), str(i)) for i, text in enumerate((TEXT, "a b c d e f g", "water, and")))
-
-
-def backend_on(server: FakeServer, **options: Any) -> ApiBackend:
-    """Return a backend on a fake server, fast to give up on it."""
-    tuned = {"lora": 0} if server.dialect == "llama.cpp" else {"finetuned_model": "tuned"}
-    given = {"url": server.url, "top_k": 300, "timeout_s": 5.0, "attempts": 3, **tuned, **options}
-    kind = LoraApiBackend if "lora" in given else ApiBackend
-    return kind(ApiOptions.model_validate(given), tokenizer=byte_tokenizer(), name="m", sleepless=True)
 
 
 @pytest.fixture(params=DIALECTS)
@@ -371,9 +362,7 @@ def test_an_adapter_directory_and_an_unset_key_are_refused(native: FakeServer) -
         backend_on(native, api_key_env="NO_SUCH_KEY")
 
 
-def test_a_server_without_log_probs_or_none_at_all_is_told_when_it_is_opened() -> None:
-    with fake_server("text") as running, pytest.raises(CannotRunError, match="the server gives no log-probs"):
-        backend_on(running)
+def test_a_server_that_is_not_there_is_told_when_it_is_opened() -> None:
     with fake_server("llama.cpp") as running:
         gone = running
     with pytest.raises(CannotRunError, match=r"the connection failed \(ConnectError\), 3 times"):

@@ -256,3 +256,11 @@ def test_the_command_prints_the_fault_and_writes_it(
     document = json.loads(out.read_text())
     assert document["verdict"] == "fail"
     assert document["links"][1]["findings"][0]["cause"] == "alpha ignored"
+
+
+def test_a_server_that_gives_text_alone_is_an_error_that_says_so(made: Made) -> None:
+    with fake_server("text") as server:
+        request = ChainRequest(adapter=made.adapter, base=str(made.base), device="cpu", endpoint=server.url)
+        walked = walk(request)
+    assert walked.verdict is Verdict.ERROR
+    assert "gives no log-probs" in walked.model_dump_json()

@@ -23,18 +23,20 @@ from typing import Any, ClassVar, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from dlm_sway.backends.api_find import find_wire
 from dlm_sway.backends.api_options import ApiOptions, key_of, options_of
+from dlm_sway.backends.api_text import NO_LOGPROBS
 from dlm_sway.backends.api_view import ApiView, Asked
-from dlm_sway.backends.api_wire import Wire, find_wire
+from dlm_sway.backends.api_wire import Prompt, Wire
 from dlm_sway.backends.base import Format, Messages, Reply, Scored, Tools
 from dlm_sway.backends.differential import Differential, Scaled
 from dlm_sway.backends.encoding import TextEncoder
 from dlm_sway.backends.http_client import Budget, HttpClient
 from dlm_sway.backends.registry import register
 from dlm_sway.backends.top_k import Top, compare
-from dlm_sway.core.errors import BadInputError, CannotRunError, NullRuleError
+from dlm_sway.core.errors import BadInputError, CannotRunError, NotOfferedError, NullRuleError
 from dlm_sway.core.model import ModelSpec
-from dlm_sway.core.views import BASE, View
+from dlm_sway.core.views import BASE, FINETUNED, View
 
 Values: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 _Wanted: TypeAlias = tuple[Scored, View]
@@ -67,7 +69,7 @@ class ApiBackend(Differential[ApiView]):
 
         Raises:
             BadInputError: the key is not set, or a server refuses.
-            CannotRunError: a server cannot be reached, or gives no log-probs.
+            CannotRunError: a server cannot be reached.
         """
         self.options = options
         self.id = name
@@ -82,6 +84,7 @@ class ApiBackend(Differential[ApiView]):
         try:
             base = self._wire(options.url, options.model)
             self.wires: tuple[Wire, Wire] = (base, self._finetuned(base))
+            self._require_like_prompts()
             self.vocab_size = _vocabulary(base) or len(tokenizer)
             self.codec = TextEncoder(tokenizer, max_length=self._window(tokenizer))
         except BaseException:
@@ -91,18 +94,35 @@ class ApiBackend(Differential[ApiView]):
     @property
     def source_name(self) -> str:
         """How numbers are made, for reports: a label that says what is a bound."""
+        if self.scores_refusal():
+            return next(wire.name for wire in self.wires if not wire.scores)
         return f"{self.wires[0].name}; divergences are lower bounds from the top {self.options.top_k}"
 
     def null_refusal(self) -> str | None:
         """Return why rotation nulls cannot be drawn."""
         return _NO_NULL
 
+    def scores_refusal(self) -> str | None:
+        """Return why no log-prob can be had, or None where both servers give them."""
+        silent = [wire.client.url for wire in self.wires if not wire.scores]
+        return f"{silent[0]}: {NO_LOGPROBS}" if silent else None
+
+    def preflight_finite_check(self) -> tuple[bool, str]:
+        """Ask each model for something: log-probs, or a token of text where there are none."""
+        if not self.scores_refusal():
+            return super().preflight_finite_check()
+        for view in (BASE, FINETUNED):
+            self.write(["Hello"], view, max_new_tokens=1)
+        return True, ""
+
     def scalars(self, rows: Sequence[Scored], views: Sequence[View], reducers: Sequence[str]) -> Values:
         """Return per-position scalars of rows; see `ScalarBackend`.
 
         Raises:
             CannotRunError: a server failed, or gives no log-prob for a token whose gain is asked for.
+            NotOfferedError: a server gives no log-probs.
         """
+        self._require_scores()
         base, *found = self._side_by_side(rows, (BASE, *views))
         out = {name: np.array([compare(base, view, name) for view in found], dtype=np.float32) for name in reducers}
         out = {name: grid.reshape(len(views), len(base)) for name, grid in out.items()}
@@ -113,6 +133,7 @@ class ApiBackend(Differential[ApiView]):
 
     def repeat(self, rows: Sequence[Scored]) -> Values:
         """Return `kl` and `gain`, float32[P], of the base against itself: asked for twice."""
+        self._require_scores()
         wanted = [(row, BASE) for row in rows]
         first, again = (self._answered(wanted, self.options.top_k, needed=set()) for _ in range(2))
         one, two = ([top for tops in found for top in tops] for found in (first, again))
@@ -133,14 +154,11 @@ class ApiBackend(Differential[ApiView]):
         """Return a reply a prompt, written by the server."""
         wire = self._of(view)
         drawn = partial(wire.write, limit=max_new_tokens, temperature=temperature, top_p=top_p)
-        given = [
-            self.codec.encode_prompt(p, format=format) if isinstance(p, str) else self.codec.encode_messages(p, tools)
-            for p in prompts
-        ]
+        given = [self._prompt(wire, p, format=format, tools=tools) for p in prompts]
         # The k-th of several equal prompts gets draws of its own.
-        seeds = [seed + sum(np.array_equal(given[j], ids) for j in range(i)) for i, ids in enumerate(given)]
+        seeds = [seed + given[:i].count(prompt) for i, prompt in enumerate(given)]
         pairs = list(zip(given, seeds, strict=True))
-        return self._at_once(lambda pair: drawn(pair[0].tolist(), seed=pair[1]), pairs)
+        return self._at_once(lambda pair: drawn(pair[0], seed=pair[1]), pairs)
 
     def close(self) -> None:
         """Close all connections; an open view answers no more, and calling it twice is harmless."""
@@ -150,8 +168,47 @@ class ApiBackend(Differential[ApiView]):
             client.close()
 
     def tops(self, rows: Sequence[Scored], view: View, top_k: int) -> list[list[Top]]:
-        """Return the tops of each row, from memory where they were asked for before."""
+        """Return the tops of each row, from memory where they were asked for before.
+
+        Raises:
+            NotOfferedError: a server gives no log-probs.
+        """
+        self._require_scores()
         return self._all([(row, view) for row in rows], top_k)
+
+    def _prompt(
+        self,
+        wire: Wire,
+        prompt: str | Messages,
+        *,
+        format: Format,  # noqa: A002 (DESIGN 5's word)
+        tools: Tools | None,
+    ) -> Prompt:
+        if wire.takes == "turns":
+            if tools:
+                raise NotOfferedError("tools are not offered through /v1/chat/completions", where=self.id)
+            if format == "raw" and isinstance(prompt, str):
+                what = f"{wire.client.url} takes conversations alone"
+                raise BadInputError(what, where=self.id, remedy="set format to auto or chat")
+            return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+        if isinstance(prompt, str) and tools is None:
+            ids = self.codec.encode_prompt(prompt, format=format)
+        else:
+            turns = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+            ids = self.codec.encode_messages(turns, tools)
+        return self.codec.spell(ids) if wire.takes == "text" else tuple(ids.tolist())
+
+    def _require_scores(self) -> None:
+        if not all(wire.scores for wire in self.wires):
+            url = next(wire.client.url for wire in self.wires if not wire.scores)
+            remedy = "serve the model with llama.cpp or vLLM, or allow log-probs"
+            raise NotOfferedError(NO_LOGPROBS, where=url, remedy=remedy)
+
+    def _require_like_prompts(self) -> None:
+        if len({wire.takes == "turns" for wire in self.wires}) > 1:
+            names = " and ".join(wire.name.partition(",")[0] for wire in self.wires)
+            what = f"one model takes conversations and the other texts ({names}), so no prompt is the same for both"
+            raise BadInputError(what, where=self.id, remedy="serve both the same way")
 
     def _side_by_side(self, rows: Sequence[Scored], views: Sequence[View]) -> list[list[Top]]:
         """Return the tops of all rows one after another, for each view; all are asked for together."""
@@ -306,7 +363,7 @@ class Api:
 
         Raises:
             BadInputError: an option is wrong, no fine-tune or tokenizer is found, or a server refuses.
-            CannotRunError: a server cannot be reached, or gives no log-probs.
+            CannotRunError: a server cannot be reached.
         """
         options = options_of(spec)
         if not options.has_finetuned:

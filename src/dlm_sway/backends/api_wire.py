@@ -1,28 +1,30 @@
 """What servers speak: llama.cpp's own `/completion`, and `/v1/completions` with or without the prompt's log-probs.
 
-A dialect scores a row of tokens and continues a prompt. Which one a server speaks is found out once, by asking.
+A dialect scores a row of tokens and continues a prompt. Which one a server speaks is found out once, by asking
+(`api_find`); those that give text alone are in `api_text`.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
 
-from dlm_sway.backends.base import Reply, Scored
+from dlm_sway.backends.base import Messages, Reply, Scored
 from dlm_sway.backends.http_client import Budget, HttpClient
 from dlm_sway.backends.top_k import Key, Top
 from dlm_sway.core.errors import CannotRunError
 
 _ALL: Final = 1 << 20  # more tokens than any vocabulary has; a server cuts it to what there is
-_PROBE: Final = [1, 2, 3]
+Prompt: TypeAlias = "tuple[int, ...] | str | Messages"
+"""What is to be continued: tokens, a text, or a conversation."""
 
 
 @dataclass
@@ -44,6 +46,10 @@ class Wire(ABC):
     name: ClassVar[str]
     deepens: ClassVar[bool] = False
     """Whether the whole distribution can be asked for."""
+    scores: ClassVar[bool] = True
+    """Whether there are log-probs."""
+    takes: ClassVar[Literal["tokens", "text", "turns"]] = "tokens"
+    """What a prompt is made of."""
 
     def having(self, extra: Mapping[str, Any]) -> Wire:
         """Return the same, with `extra` in each request."""
@@ -60,8 +66,8 @@ class Wire(ABC):
         """
 
     @abstractmethod
-    def write(self, ids: Sequence[int], *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
-        """Return a continuation of the prompt `ids`."""
+    def write(self, prompt: Prompt, *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
+        """Return a continuation of `prompt`, which has the form that `takes` says."""
 
     def _post(self, path: str, body: dict[str, Any], *, tokens: int) -> Any:
         self.budget.require()
@@ -120,11 +126,11 @@ class Native(Wire):
                 tops.append(top)
         return tops
 
-    def write(self, ids: Sequence[int], *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
+    def write(self, prompt: Prompt, *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
         """Return a continuation."""
-        body = {"prompt": list(ids), "n_predict": limit, **_drawing(temperature, top_p, seed)}
+        body = {"prompt": list(prompt), "n_predict": limit, **_drawing(temperature, top_p, seed)}
         with self._slot() as slot:
-            answer = self._post("/completion", body | slot | {"cache_prompt": False}, tokens=len(ids) + limit)
+            answer = self._post("/completion", body | slot | {"cache_prompt": False}, tokens=len(prompt) + limit)
         if not isinstance(answer, dict) or not isinstance(answer.get("content"), str):
             raise self._broken("the answer holds no text")
         stopped = answer.get("stop_type") != "limit" and not answer.get("truncated", False)
@@ -151,15 +157,15 @@ class Echo(Wire):
         prompt = ids if targets[-1] < 0 else [*ids, targets[-1]]
         body = {"prompt": prompt, "max_tokens": 1, "echo": True, "logprobs": top_k, "temperature": 0.0}
         answer = self._post("/v1/completions", body, tokens=len(prompt) + 1)
-        found = _listed(answer, self)
+        found = listed(answer, self)
         if len(found) < len(prompt) + 1:
             raise self._broken(f"log-probs of {len(found)} tokens where {len(prompt) + 1} were asked for: cut short")
         wanted = found[row.first + 1 : len(ids) + 1]
         return [_named(entry, self, known=t >= 0) for entry, t in zip(wanted, targets, strict=True)]
 
-    def write(self, ids: Sequence[int], *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
+    def write(self, prompt: Prompt, *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
         """Return a continuation."""
-        return _written(self, ids, limit=limit, temperature=temperature, top_p=top_p, seed=seed)
+        return written(self, prompt, limit=limit, temperature=temperature, top_p=top_p, seed=seed)
 
 
 class NextOnly(Wire):
@@ -173,41 +179,18 @@ class NextOnly(Wire):
         for at, target in enumerate(row.targets.tolist()):
             prompt = ids[: row.first + 1 + at]
             body = {"prompt": prompt, "max_tokens": 1, "logprobs": top_k, "temperature": 0.0}
-            entries = _listed(self._post("/v1/completions", body, tokens=len(prompt) + 1), self)
+            entries = listed(self._post("/v1/completions", body, tokens=len(prompt) + 1), self)
             if not entries:
                 raise self._broken(_NO_LOGPROBS)
             tops.append(_top(entries[0]["top_logprobs"], target, self))
         return tops
 
-    def write(self, ids: Sequence[int], *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
+    def write(self, prompt: Prompt, *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
         """Return a continuation."""
-        return _written(self, ids, limit=limit, temperature=temperature, top_p=top_p, seed=seed)
+        return written(self, prompt, limit=limit, temperature=temperature, top_p=top_p, seed=seed)
 
 
 _NO_LOGPROBS: Final = "the answer holds no log-probs"
-
-
-def find_wire(client: HttpClient, budget: Budget, *, model: str | None, extra: Mapping[str, Any]) -> Wire:
-    """Return the dialect that a server speaks, found out by asking once.
-
-    Raises:
-        CannotRunError: it cannot be reached, or gives no log-probs.
-    """
-    if client.get("/props") is not None:
-        return Native(client, budget, model, extra)
-    named = {} if model is None else {"model": model}
-    body = {**named, "prompt": _PROBE, "max_tokens": 1, "logprobs": 1, "temperature": 0.0}
-    answer = client.offers("/v1/completions", body | {"echo": True})
-    echo = Echo(client, budget, model, extra)
-    if answer is not None and len(_listed(answer, echo)) > len(_PROBE):
-        return echo
-    if _listed(client.post("/v1/completions", body), echo):
-        return NextOnly(client, budget, model, extra)
-    raise CannotRunError(
-        "the server gives no log-probs, so nothing about probabilities can be tested",
-        where=client.url,
-        remedy="serve the model with llama.cpp or vLLM, or allow log-probs",
-    )
 
 
 def _plain_token(client: HttpClient) -> int | None:
@@ -222,10 +205,16 @@ def _drawing(temperature: float, top_p: float, seed: int) -> dict[str, Any]:
     return {"temperature": temperature, "top_p": top_p, "top_k": 0, "min_p": 0.0, "seed": seed}
 
 
-def _written(wire: Wire, ids: Sequence[int], *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
-    drawing = {k: v for k, v in _drawing(temperature, top_p, seed).items() if k not in ("top_k", "min_p")}
-    body = {"prompt": list(ids), "max_tokens": limit, **drawing}
-    answer = wire._post("/v1/completions", body, tokens=len(ids) + limit)  # noqa: SLF001 (of the same family)
+def drawn(temperature: float, top_p: float, seed: int) -> dict[str, Any]:
+    """Return how a token is drawn, in the words that all servers know."""
+    return {k: v for k, v in _drawing(temperature, top_p, seed).items() if k not in ("top_k", "min_p")}
+
+
+def written(wire: Wire, prompt: Prompt, *, limit: int, temperature: float, top_p: float, seed: int) -> Reply:
+    """Return what `/v1/completions` writes behind tokens or a text."""
+    given = prompt if isinstance(prompt, str) else list(prompt)
+    body = {"prompt": given, "max_tokens": limit, **drawn(temperature, top_p, seed)}
+    answer = wire._post("/v1/completions", body, tokens=len(given) + limit)  # noqa: SLF001 (of the same family)
     try:
         choice = answer["choices"][0]
         text, stopped = choice["text"], choice.get("finish_reason") != "length"
@@ -235,7 +224,7 @@ def _written(wire: Wire, ids: Sequence[int], *, limit: int, temperature: float, 
     return Reply(str(text), n_tokens, stopped)
 
 
-def _listed(answer: Any, wire: Wire) -> list[dict[str, Any]]:
+def listed(answer: Any, wire: Wire) -> list[dict[str, Any]]:
     """Return an entry a token with `logprob`, `top_logprobs` and the token's name, from either form of the API."""
     try:
         logprobs = answer["choices"][0].get("logprobs") or {}

@@ -127,6 +127,24 @@ class WritingBackend(Protocol):
         ...
 
 
+@runtime_checkable
+class ScoreRefusing(Protocol):
+    """A backend behind which there may be text alone."""
+
+    def scores_refusal(self) -> str | None:
+        """Return why no log-prob can be had, or None when they can."""
+        ...
+
+
+@runtime_checkable
+class ByteScored(Protocol):
+    """A backend whose positions are bytes: its models share no vocabulary."""
+
+    def token_refusal(self) -> str:
+        """Return why its models cannot be compared token by token."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RankedModule:
     """What is known of the rank of one adapted module.

@@ -24,7 +24,7 @@ def capabilities(kind: str) -> dict[str, str]:
     return {
         "scales": _offered(classes, "as_scaled_adapter"),
         "nulls": _offered(classes, "as_null_adapter"),
-        "divergences": "lower bounds from the top of the vocabulary" if _has(classes, "scalars") else "exact",
+        "divergences": _divergences(classes),
         "writes text": "itself" if _has(classes, "write") else "by the engine",
         "keeps results": _offered(classes, "fingerprint"),
     }
@@ -34,6 +34,13 @@ def table() -> dict[str, dict[str, str]]:
     """Return the capabilities of every kind that this project ships, sorted."""
     own = [k for k in backend_kinds() if k == CUSTOM or backend_class(k).__module__.startswith("dlm_sway.")]
     return {kind: capabilities(kind) for kind in own}
+
+
+def _divergences(classes: tuple[type[Any], ...]) -> str:
+    if not _has(classes, "scalars"):
+        return "exact"
+    none = "; none where a server gives text alone" if _has(classes, "scores_refusal") else ""
+    return f"lower bounds from the top of the vocabulary{none}"
 
 
 def _has(classes: tuple[type[Any], ...], name: str) -> bool:

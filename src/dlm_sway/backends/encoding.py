@@ -105,6 +105,21 @@ class TextEncoder:
         """Return the text of `ids` without special tokens."""
         return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
+    def spell(self, ids: npt.NDArray[np.int64]) -> str:
+        """Return the text that a server reads as `ids`: special tokens written out, save a bos that it adds itself."""
+        listed = ids.tolist()
+        if listed and listed[0] == self.tokenizer.bos_token_id:
+            listed = listed[1:]
+        return str(self.tokenizer.decode(listed, skip_special_tokens=False))
+
+    def tokens(self, text: str) -> tuple[npt.NDArray[np.int64], list[int]]:
+        """Return the tokens of a text, int64[N], and the character offset at which each ends; special ones end at 0.
+
+        Raises:
+            BadInputError: the tokenizer gives no offsets.
+        """
+        return self._with_ends(text, special=True)
+
     def _pair(self, head: str, completion: str, *, special: bool) -> Encoded:
         if not completion:
             raise BadInputError("the completion is empty", remedy="give at least one character to score")

@@ -27,11 +27,14 @@ from dlm_sway.backends.hf_sites import DenseSite, Sites
 from dlm_sway.backends.plain_model import PlainModel
 from dlm_sway.backends.registry import register
 from dlm_sway.backends.torch_backend import TorchBackend
+from dlm_sway.backends.two_strings import TwoStringsBackend
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.store import ResultStore
 
 _OPTION: Final = "finetuned"
+_COMPARE: Final = "compare"
+_WAYS: Final = ("tokens", "bytes")
 _SHOWN: Final = 3
 # What a config says of a file, of generation, or of speed; the rest decides what the model computes.
 _NOT_COMPUTING: Final = frozenset(
@@ -76,8 +79,8 @@ class TwoModelBackend(TorchBackend):
         self.sites = Sites((), tuple(_differing(model, dict(base.named_parameters()))), ())
 
     @classmethod
-    def from_spec(cls, spec: ModelSpec) -> TwoModelBackend:
-        """Load `spec.base` and `spec.options["finetuned"]`.
+    def from_spec(cls, spec: ModelSpec) -> TwoModelBackend | TwoStringsBackend:
+        """Load `spec.base` and `spec.options["finetuned"]`; with `compare: bytes` each has a tokenizer of its own.
 
         Raises:
             BadInputError: as the constructor does, or the spec asks for what this kind does not do.
@@ -86,13 +89,18 @@ class TwoModelBackend(TorchBackend):
         if not isinstance(finetuned, str) or not finetuned:
             remedy = f"set {_OPTION} to the directory or Hub id of the fine-tune"
             raise BadInputError("no fine-tune is named", where="options of two_model", remedy=remedy)
-        if unknown := sorted(set(spec.options) - {_OPTION}):
+        if unknown := sorted(set(spec.options) - {_OPTION, _COMPARE}):
             raise BadInputError(f"unknown options {', '.join(unknown)}", where="options of two_model")
         if spec.adapter is not None:
             raise BadInputError("two whole models take no adapter", where=spec.adapter, remedy="use kind hf for it")
         if spec.quantization != "none":
             raise BadInputError("two whole models are not quantised on load", remedy="drop the quantization option")
-        return cls(base_spec=spec, finetuned=str(_expanded(finetuned)))
+        way = spec.options.get(_COMPARE, "tokens")
+        if way not in _WAYS:
+            what = f"{_COMPARE} is {way!r}"
+            raise BadInputError(what, where="options of two_model", remedy=f"set it to {' or '.join(_WAYS)}")
+        kind = cls if way == "tokens" else TwoStringsBackend
+        return kind(base_spec=spec, finetuned=str(_expanded(finetuned)))
 
     def null_refusal(self) -> str | None:
         """Return why nulls cannot be drawn, or None when they can."""
@@ -131,8 +139,8 @@ def require_one_tokenizer(base: Any, tuned: Any, *, where: str) -> None:
 
 
 _TOKENIZERS: Final = (
-    "a difference of log-probs means something only where both models read the same tokens; comparing strings by "
-    "bits per byte is another question, which sway does not ask yet"
+    "a difference of log-probs of tokens means something only where both models read the same ones; set `compare: "
+    "bytes` in the options to compare what strings cost, in bits per byte"
 )
 
 

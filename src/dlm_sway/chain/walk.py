@@ -21,7 +21,7 @@ from dlm_sway.chain.result import ChainResult, Finding, Link, LinkName
 from dlm_sway.chain.static import DROWNED, ENOUGH, NOT_APPLIED, RENAMED, RETIED, judge_fit
 from dlm_sway.chain.tokens import HFReads, ServerReads, compare_tokens
 from dlm_sway.chain.weights import GgufWeights, SafetensorsWeights, fit_merged, predicted_survival
-from dlm_sway.core.errors import AdapterError, BadInputError, SwayError
+from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError, SwayError
 from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.core.result import Verdict
 from dlm_sway.data.control import control_passages
@@ -271,6 +271,8 @@ class _Walk:
         named = {"url": endpoint, "model": self.request.model, "api_key_env": self.request.api_key_env}
         options = options_of(ModelSpec(base=str(self.directory), kind="api", options=named))
         with needs_extra("asking a server"), closing(open_api(options, name=str(self.directory))) as server:
+            if refusal := server.scores_refusal():
+                raise CannotRunError(refusal, remedy="serve the model with llama.cpp or vLLM, or allow log-probs")
             yield server
 
     @contextmanager

@@ -72,6 +72,10 @@ class CannotRunError(SwayError):
     """The model or the machine could not do the work (exit code 3)."""
 
 
+class NotOfferedError(CannotRunError):
+    """What is behind a backend cannot answer such a question at all: nothing was asked, and nothing is wrong."""
+
+
 class StoppedError(SwayError):
     """The user ended the run with Ctrl-C (exit code 130)."""
 

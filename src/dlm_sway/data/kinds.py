@@ -227,6 +227,7 @@ ANY: Final = Kind(
 NEVER: Final[Mapping[str, str]] = {
     "numeric_floor": "the numeric floor is measured in every run",
     "null_adapter": "every probe is calibrated on its own inputs; this adds nulls of other ranks, and no verdict",
+    "sampled_text": "where there are log-probs, delta_kl says more; where there are none, it asks this itself",
     "gradient_ghost": "needs the state that the trainer kept; add it with the checkpoint's folder",
     "training_drift": "needs the trainer's log; add it with `trainer_state.json`",
 }

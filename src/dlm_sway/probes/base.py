@@ -27,6 +27,7 @@ from dlm_sway.core.result import Category, ProbeResult, Question, worst
 from dlm_sway.core.views import FINETUNED, View, rotations
 from dlm_sway.engine.ask import Request
 from dlm_sway.probes.registry import probe_class, register
+from dlm_sway.probes.units import PER_TOKEN, Unit
 
 __all__ = [
     "Env",
@@ -72,6 +73,8 @@ class Env:
         scale_refusal: why the adapter's effect cannot be scaled, or None when it can.
         cut_refusal: why the adapter cannot be cut to its largest directions, or None when it can.
         spectra: gives the spectrum of delta W by module; None where the backend knows no factors.
+        scores_refusal: why there are no log-probs at all, only written text, or None when there are.
+        unit: what gains are counted in.
         later: the probes after this one in the suite; only `null_adapter` looks.
         codec: turns text into the model's tokens, for plans that count them exactly; None where no model is loaded.
     """
@@ -87,6 +90,8 @@ class Env:
     scale_refusal: str | None = None
     cut_refusal: str | None = None
     spectra: Callable[[], Mapping[str, RankedModule]] | None = None
+    scores_refusal: str | None = None
+    unit: Unit = PER_TOKEN
     later: Pairs = ()
     codec: TextCodec | None = None
 
@@ -144,6 +149,8 @@ class Probe(ABC, Generic[SpecT]):
     spec_type: ClassVar[type[ProbeSpec]]
     needs_model: ClassVar[bool | None] = None
     """Whether a model has to be there; None: if the first plan asks for anything."""
+    per_byte: ClassVar[bool] = False
+    """Whether its question is one of whole strings, so that it can be asked of models with two tokenizers."""
 
     @abstractmethod
     def plan(self, spec: SpecT, env: Env, seen: Seen) -> tuple[Request, ...]:

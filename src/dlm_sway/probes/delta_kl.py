@@ -12,7 +12,7 @@ from pydantic import Field
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
 from dlm_sway.core.views import FINETUNED, View
 from dlm_sway.data.prompts import GENERAL_PROMPTS
-from dlm_sway.engine.ask import Ask, Position, Reducer, Scores, TextItem
+from dlm_sway.engine.ask import Ask, Position, Reducer, Request, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.claims import (
     Measured,
@@ -24,12 +24,17 @@ from dlm_sway.probes.claims import (
     standing,
     too_few_draws,
 )
-from dlm_sway.probes.inputs import Items, clusters
+from dlm_sway.probes.inputs import Items, clusters, opening
+from dlm_sway.probes.sampled_text import SampledText, SampledTextSpec
 from dlm_sway.probes.unsaturated import CUT, lam_star, pilot_ask, seen_by_nulls
 from dlm_sway.stats.paired import Estimate, gain
 from dlm_sway.stats.power import draws_needed
 
 FLOOR_MULTIPLE = 10.0
+TEXTS = 32  # prompts of the test on sampled text
+
+
+_TEXT = SampledText()
 
 
 class DeltaKLSpec(ProbeSpec):
@@ -61,14 +66,17 @@ class DeltaKL(Probe[DeltaKLSpec]):
         numeric floor N0. `learned` at the scale lam* <= 1 where the median KL of adapter and nulls together is about
         0.07 nat, so that a strong adapter does not saturate; the choice is symmetric in the draws, hence p stays exact.
     Passes when: applied is over 10 x N0, and learned has p <= alpha after maxT and a ratio >= 1.2 to the median null.
+        Where a server gives no log-probs, `applied` is answered by `sampled_text`, and `learned` is skipped.
     Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 300 tokens.
     """
 
     category: ClassVar[Category] = "adherence"
     spec_type: ClassVar[type[ProbeSpec]] = DeltaKLSpec
 
-    def plan(self, spec: DeltaKLSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
+    def plan(self, spec: DeltaKLSpec, env: Env, seen: Seen) -> tuple[Request, ...]:
         """Round 1: effect at scale 1, and a pilot of all draws. Round 2: all draws at lam*."""
+        if env.scores_refusal:
+            return _TEXT.plan(_as_text(spec, env), env, seen)
         if not seen:
             items = _items(spec)
             plain = _ask(spec, env, items, (FINETUNED,), cut=None)
@@ -81,6 +89,8 @@ class DeltaKL(Probe[DeltaKLSpec]):
 
     def measure(self, spec: DeltaKLSpec, env: Env, seen: Seen) -> Found:
         """Effect and interval at scale 1, and the test at lam*."""
+        if env.scores_refusal:
+            return _TEXT.measure(_as_text(spec, env), env, seen)
         plain = seen[0][0]
         ones = np.ones(len(plain.items), dtype=np.int64)
         effect = gain(
@@ -96,6 +106,8 @@ class DeltaKL(Probe[DeltaKLSpec]):
 
     def judge(self, spec: DeltaKLSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
         """Two claims: applied, learned."""
+        if env.scores_refusal:
+            return _TEXT.judge(_as_text(spec, env), env, found, p).model_copy(update={"kind": self.kind})
         effect: Estimate = found.data["effect"]
         plain: Scores = found.data["plain"]
         applied = _applied(effect, env.floor)
@@ -145,6 +157,13 @@ class DeltaKL(Probe[DeltaKLSpec]):
 def null_ask(spec: DeltaKLSpec, env: Env, views: tuple[View, ...]) -> Ask:
     """Return what nulls are asked: the part of the texts that each of them sees."""
     return _ask(spec, env, seen_by_nulls(_items(spec), env, tokens=spec.null_tokens), views, cut=CUT)
+
+
+def _as_text(spec: DeltaKLSpec, env: Env) -> SampledTextSpec:
+    """Return the question that is left where there is text alone: at most 32 of the texts are continued."""
+    texts = list(dict.fromkeys(opening(item) for item in _items(spec)))
+    order = env.rng(spec.name, "texts").permutation(len(texts))[:TEXTS]
+    return SampledTextSpec(name=spec.name, prompts=tuple(texts[i] for i in sorted(order)))
 
 
 def _measured(spec: DeltaKLSpec, plain: Scores) -> Measured:

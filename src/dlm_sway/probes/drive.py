@@ -9,19 +9,20 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeAlias
 
-from dlm_sway.backends.base import AdapterBackend, ChatCodec
-from dlm_sway.core.errors import SwayError
+from dlm_sway.backends.base import AdapterBackend, ByteScored, ChatCodec, ScoreRefusing
+from dlm_sway.core.errors import NotOfferedError, SwayError
 from dlm_sway.core.result import ProbeResult
 from dlm_sway.core.scoring import ScalableDifferentialBackend
-from dlm_sway.engine.ask import Request
+from dlm_sway.engine.ask import Ask, Request
 from dlm_sway.engine.disk_store import DiskStore
 from dlm_sway.engine.floor import Floor, measure_floor
 from dlm_sway.engine.run import Engine
 from dlm_sway.engine.trace import TraceWriter
 from dlm_sway.engine.write import answer
-from dlm_sway.probes.base import Env, Pairs, RunContext
+from dlm_sway.probes.base import Env, Pairs, Probe, RunContext
 from dlm_sway.probes.judging import State, family_p, judge, measure
 from dlm_sway.probes.settled import settled
+from dlm_sway.probes.units import PER_BYTE, PER_TOKEN
 
 _Plan: TypeAlias = tuple[State, tuple[Request, ...]]
 
@@ -32,13 +33,13 @@ class Driven:
 
     Attributes:
         results: one a probe, in order.
-        floor: the numeric noise floor N0.
+        floor: the numeric noise floor N0; None where there are no log-probs.
         engine: the engine, with what it did.
         n_draws: number of nulls that the results refer to.
     """
 
     results: tuple[ProbeResult, ...]
-    floor: Floor
+    floor: Floor | None
     engine: Engine
     n_draws: int
 
@@ -69,22 +70,24 @@ def drive(pairs: Pairs, ctx: RunContext) -> Driven:
 
 
 def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
-    ctx.progress.phase("measuring the numeric noise floor")
-    floor = measure_floor(engine)
     backend, codec = ctx.backend, ctx.backend.codec
+    refusal = backend.scores_refusal() if isinstance(backend, ScoreRefusing) else None
+    floor = _floor(engine, ctx)
     env = Env(
         seed=ctx.seed,
         n_draws=ctx.n_draws,
         alpha=ctx.alpha,
         format=ctx.format,
         null_refusal=backend.null_refusal(),
-        floor=floor.kl,
+        floor=floor.kl if floor else 0.0,
         chat=codec.has_chat_template,
         tools_refusal=codec.tools_refusal()
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
         **_of_adapter(backend),
         codec=codec,
+        scores_refusal=refusal,
+        unit=PER_BYTE if isinstance(backend, ByteScored) else PER_TOKEN,
     )
     ctx.progress.phase("scoring")
     states: list[State] = []
@@ -96,6 +99,14 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
     adjusted = family_p([s.found for s in states if s.found])
     results = tuple(judge(s, adjusted) for s in states)
     return Driven(results, floor, engine, n_draws)
+
+
+def _floor(engine: Engine, ctx: RunContext) -> Floor | None:
+    ctx.progress.phase("measuring the numeric noise floor")
+    try:
+        return measure_floor(engine)
+    except NotOfferedError:
+        return None
 
 
 def _measured(pairs: Pairs, env: Env, engine: Engine, *, spent: Sequence[float]) -> list[State]:
@@ -129,6 +140,7 @@ def _round(states: Sequence[State], engine: Engine) -> bool:
             continue
         try:
             asks = state.probe.plan(state.spec, state.env, state.seen)
+            _require_one_vocabulary(state.probe, asks, engine)
         except SwayError as e:
             state.error = e
             continue
@@ -138,6 +150,14 @@ def _round(states: Sequence[State], engine: Engine) -> bool:
     if plans:
         _answer(plans, engine)
     return bool(plans)
+
+
+def _require_one_vocabulary(probe: Probe[Any], asks: Sequence[Request], engine: Engine) -> None:
+    backend = engine.backend
+    if isinstance(backend, ByteScored) and not probe.per_byte and any(isinstance(ask, Ask) for ask in asks):
+        raise NotOfferedError(
+            backend.token_refusal(), remedy="compare models with one tokenizer; target_gain and external_perplexity run"
+        )
 
 
 def _answer(plans: list[_Plan], engine: Engine) -> None:

@@ -52,13 +52,15 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
     Statistic: loss in log-prob per token, sum(l_base - l_ft) / sum(tokens), by passage; nat/token.
     Passes when: its one-sided 95 % bound is under the margin (0.05), and no register's own bound, corrected for their
         number, lies over it. Fails when the whole interval is over the margin. The corpus is read in looks of 32, 64,
-        128 and all passages until decided; Pocock's constant pays for the looking.
+        128 and all passages until decided; Pocock's constant pays for the looking. Between two tokenizers losses are
+        in bit/byte, and the margin in nat/token is taken at four bytes a token.
     Costs: 32 to 230 passages of at most `max_tokens` tokens for base and fine-tune, and n_draws views of about 100
         tokens.
     """
 
     category: ClassVar[Category] = "calibration"
     spec_type: ClassVar[type[ProbeSpec]] = ExternalPerplexitySpec
+    per_byte: ClassVar[bool] = True
 
     def plan(self, spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
         """Each round reads on to the next look, until the bound is decided."""
@@ -66,7 +68,8 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
         if seen and (len(seen) == len(ends) or _decide(spec, env, seen).decision != "undecided"):
             return ()
         begin = ends[len(seen) - 1] if seen else 0
-        asks = [Ask(passages[begin : ends[len(seen)]], (FINETUNED,), _GAIN, format="raw", max_tokens=spec.max_tokens)]
+        most = spec.max_tokens * env.unit.length
+        asks = [Ask(passages[begin : ends[len(seen)]], (FINETUNED,), _GAIN, format="raw", max_tokens=most)]
         if not seen and spec.null_tokens and not env.null_refusal:
             some = subset(passages, tokens=spec.null_tokens, cut=NULL_CUT, rng=env.rng(spec.name, "nulls"))
             asks.append(Ask(some, env.adapter_and_nulls(), _GAIN, format="raw", max_tokens=NULL_CUT))
@@ -75,7 +78,7 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
     def measure(self, spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> Found:
         """The bound at the last look, by register, and the nulls' losses beside it."""
         beside = seen[0][1].per_token("gain") if len(seen[0]) > 1 else None
-        return Found(data={"overall": _decide(spec, env, seen), "read": _read(seen), "beside": beside})
+        return Found(data={"overall": _decide(spec, env, seen), "read": _read(seen, env), "beside": beside})
 
     def judge(self, spec: ExternalPerplexitySpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
         """One claim: no_harm."""
@@ -84,10 +87,10 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
         read: _Read = found.data["read"]
         registers = _by_register(read, spec, env)
         worst = [r for r in registers if r["decision"] == "outside"]
-        claim = _claim(overall, worst, read)
+        claim = _claim(overall, worst, read, env)
         evidence = {
             "loss": {"estimate": overall.estimate, "lower": overall.lower, "upper": overall.upper},
-            "margin": spec.margin,
+            "margin": env.unit.threshold(spec.margin),
             "method": overall.method,
             "n_items": len(read.items),
             "n_tokens": int(read.tokens.sum()),
@@ -95,7 +98,7 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
             "n_to_decide": overall.n_to_decide,
             "registers": registers,
             "items": extremes(read.items, read.loss, read.tokens),
-            **item_records({"no_harm": _measured(spec, read)}, seed=env.seed),
+            **item_records({"no_harm": _measured(spec, env, read)}, seed=env.seed),
             "null_beside": _beside(found.data["beside"]),
             "dropped": [],
         }
@@ -112,12 +115,14 @@ class _Read:
         self.tokens = np.concatenate([s.tokens for s in parts])
 
 
-def _measured(spec: ExternalPerplexitySpec, read: _Read) -> Measured:
-    return Measured(read.items, read.loss, read.tokens, "nat/token lost", "lower", spec.margin)
+def _measured(spec: ExternalPerplexitySpec, env: Env, read: _Read) -> Measured:
+    return Measured(
+        read.items, read.loss, read.tokens, f"{env.unit.name} lost", "lower", env.unit.threshold(spec.margin)
+    )
 
 
-def _read(seen: Seen) -> _Read:
-    return _Read([answers[0] for answers in seen])
+def _read(seen: Seen, env: Env) -> _Read:
+    return _Read([env.unit.of(answers[0]) for answers in seen])
 
 
 def _passages(spec: ExternalPerplexitySpec) -> tuple[TextItem, ...]:
@@ -133,7 +138,7 @@ def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiorit
 
     Two one-sided questions are asked at every look (is the loss under the margin, is it over it); each keeps alpha.
     """
-    read = _read(seen)
+    read = _read(seen, env)
     z = critical_value(_looks(spec), alpha=env.alpha)
     n = len(set(clusters(read.items)))
     critical = small_sample(z, n - 1) if n > 1 else None
@@ -141,7 +146,7 @@ def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiorit
         read.loss,
         read.tokens,
         clusters(read.items),
-        margin=spec.margin,
+        margin=env.unit.threshold(spec.margin),
         alpha=env.alpha,
         critical=critical,
         rng=env.rng(spec.name, "bound"),
@@ -156,24 +161,24 @@ def _by_register(read: _Read, spec: ExternalPerplexitySpec, env: Env) -> list[di
         read.tokens,
         clusters(read.items),
         names,
-        margin=spec.margin,
+        margin=env.unit.threshold(spec.margin),
         alpha=env.alpha,
         rng=lambda name: env.rng(spec.name, "register", name),
     )
     return [{"register": name, **stratum_row(f), "n_items": names.count(name)} for name, f in found.items()]
 
 
-def _claim(overall: NonInferiority, worst: list[dict[str, Any]], read: _Read) -> Question:
+def _claim(overall: NonInferiority, worst: list[dict[str, Any]], read: _Read, env: Env) -> Question:
     low, high = overall.lower, overall.upper
     harmed = [f"{r['register']} ({r['loss']:+.3f})" for r in worst]
-    head = f"loss {overall.estimate:+.3f} nat/token on {len(read.items)} control passages"
+    head = f"loss {overall.estimate:+.3f} {env.unit.name} on {len(read.items)} control passages"
     verdict, tail = judged(overall, harmed, unit="", items="passages")
     return Question(
         verdict=verdict,
         effect=overall.estimate,
-        unit="nat/token lost",
+        unit=f"{env.unit.name} lost",
         interval=None if low is None or high is None else (low, high),
-        null=f"margin {overall.margin} nat/token",
+        null=f"margin {overall.margin} {env.unit.name}",
         message=f"{head}: {tail}",
     )
 

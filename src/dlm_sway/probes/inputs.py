@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.engine.ask import TextItem
 
+_OPENING = 240  # characters of a text that are given where it has no prompt
 _WORDS_PER_TOKEN = 0.7  # English BPE text; only sizes budgets, never a statistic
 
 
@@ -76,6 +77,16 @@ def _interleaved(items: Sequence[TextItem], rng: np.random.Generator) -> list[Te
 def clusters(items: Sequence[TextItem]) -> list[str]:
     """Return the cluster of each item."""
     return [item.cluster for item in items]
+
+
+def opening(item: TextItem) -> str:
+    """Return what a model is given to continue: the prompt, else the last turn, else the beginning of the text."""
+    if item.prompt:
+        return item.prompt
+    if item.messages:
+        return str(item.messages[-1].get("content") or "")
+    text = item.completion
+    return text if len(text) <= _OPENING else text[:_OPENING].rpartition(" ")[0] or text[:_OPENING]
 
 
 def require_unseen(items: Sequence[TextItem], held_out: Sequence[TextItem]) -> None:

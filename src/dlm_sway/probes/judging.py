@@ -71,7 +71,7 @@ def family_p(found: Sequence[Found]) -> Mapping[int, Mapping[str, float]]:
 
 
 def judge(state: State, adjusted: Mapping[int, Mapping[str, float]]) -> ProbeResult:
-    """Return a probe's result; one that failed becomes an ERROR, or a SKIP where only a package is missing."""
+    """Return a probe's result; one that failed becomes an ERROR, or a SKIP where something it needs is not there."""
     if state.error is None and state.found is not None:
         try:
             result = state.probe.judge(state.spec, state.env, state.found, adjusted[id(state.found)])

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from dlm_sway.core.result import Category, ProbeResult, Verdict
 from dlm_sway.engine.ask import Ask
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register
+from dlm_sway.probes.units import PER_BYTE
 
 
 class NumericFloorSpec(ProbeSpec):
@@ -44,6 +45,10 @@ class NumericFloor(Probe[NumericFloorSpec]):
     def judge(self, spec: NumericFloorSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
         """Report the floor; SKIP, since it claims nothing."""
         del p, found
+        refusal = env.scores_refusal or ("it is a divergence, over one vocabulary" if env.unit is PER_BYTE else None)
+        if refusal:
+            message = f"no numeric floor: {refusal}"
+            return ProbeResult(name=spec.name, kind=spec.kind, verdict=Verdict.SKIP, message=message)
         return ProbeResult(
             name=spec.name,
             kind=spec.kind,

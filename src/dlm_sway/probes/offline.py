@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dlm_sway.core.errors import MissingExtraError, SwayError
+from dlm_sway.core.errors import MissingExtraError, NotOfferedError, SwayError
 from dlm_sway.core.result import ProbeResult, Verdict
 from dlm_sway.probes.base import Env, Probe, ProbeSpec, RunContext
 
@@ -22,8 +22,9 @@ def offline(probe: Probe[Any], spec: ProbeSpec, ctx: RunContext) -> ProbeResult:
 
 
 def failed(spec: ProbeSpec, error: SwayError | None, *, seconds: float) -> ProbeResult:
-    """Return the result of a probe that could not be run: ERROR, or SKIP where only a package is missing."""
-    skipped = isinstance(error, MissingExtraError)  # nothing was asked of the model, so nothing is wrong with it
+    """Return the result of a probe that could not be run: ERROR, or SKIP where something it needs is not there."""
+    # Nothing was asked of the model, so nothing is wrong with it.
+    skipped = isinstance(error, MissingExtraError | NotOfferedError)
     return ProbeResult(
         name=spec.name,
         kind=spec.kind,

@@ -27,6 +27,7 @@ from dlm_sway.probes.claims import (
 )
 from dlm_sway.probes.controls import matched_controls
 from dlm_sway.probes.inputs import Items, clusters, require_unseen
+from dlm_sway.probes.units import PER_TOKEN
 from dlm_sway.probes.unsaturated import CUT, lam_star, pilot_ask, seen_by_nulls
 from dlm_sway.stats.paired import Estimate, gain, gain_difference
 from dlm_sway.stats.power import clusters_for_bound, draws_needed
@@ -72,12 +73,14 @@ class TargetGain(Probe[TargetGainSpec]):
         The difference to the controls is taken at equal difficulty: any change moves tokens that the base finds
         improbable more, so the controls' gain is regressed on the base's log-prob (analysis of covariance).
     Passes when: the gain and its difference to the controls are both >= 0.05 nat/token with lower bounds > 0, and the
-        gain exceeds every share of nulls that maxT asks for. `generalises`: the same on held-out text.
+        gain exceeds every share of nulls that maxT asks for. `generalises`: the same on held-out text. Between two
+        tokenizers gains are in bit/byte, and a minimum in nat/token is taken at four bytes a token.
     Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 200 tokens a set.
     """
 
     category: ClassVar[Category] = "attribution"
     spec_type: ClassVar[type[ProbeSpec]] = TargetGainSpec
+    per_byte: ClassVar[bool] = True
 
     def plan(self, spec: TargetGainSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
         """Round 1: all texts under the fine-tune, and a pilot of all draws. Round 2: all draws at lam*."""
@@ -91,7 +94,7 @@ class TargetGain(Probe[TargetGainSpec]):
 
     def measure(self, spec: TargetGainSpec, env: Env, seen: Seen) -> Found:
         """Gains with intervals, differences to the controls, and the null tests."""
-        sets = dict(zip(_sets(spec, env), seen[0], strict=False))
+        sets = dict(zip(_sets(spec, env), map(env.unit.of, seen[0]), strict=False))
         under_nulls = {} if env.null_refusal else dict(zip(_null_sets(spec), seen[1], strict=True))
         tests = tuple(
             NullTest(name, float(s.per_token("gain")[0]), s.per_token("gain")[1:], "linear")
@@ -102,6 +105,7 @@ class TargetGain(Probe[TargetGainSpec]):
 
     def judge(self, spec: TargetGainSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
         """Two claims: on_target, and generalises when there is held-out data."""
+        spec = spec.model_copy(update={"min_gain": env.unit.threshold(spec.min_gain)})
         sets: dict[str, Scores] = found.data["sets"]
         control = sets["control"]
         claims: dict[str, Question] = {}
@@ -112,7 +116,7 @@ class TargetGain(Probe[TargetGainSpec]):
             null = null_evidence(test, p[name]) if test else None
             claims[name] = part.claim(null)
             evidence[name] = part.evidence() | {"null": null}
-        measured = {name: _measured(spec, sets[_SET_OF[name]]) for name in _null_sets(spec)}
+        measured = {name: _measured(spec, env, sets[_SET_OF[name]]) for name in _null_sets(spec)}
         evidence |= item_records(measured, seed=env.seed)
         evidence["control"] = estimate_evidence(_gain(control, env, spec.name, "control"))
         if spec.held_out:
@@ -121,7 +125,7 @@ class TargetGain(Probe[TargetGainSpec]):
         evidence |= {"null_draws": (main["null"] or {}).get("null_draws", [])}
         evidence |= {"statistic": (main["null"] or {}).get("statistic")}
         evidence |= {"minimum": dict.fromkeys(claims, spec.min_gain), "lam_star": found.data["lam"]}
-        return result_of(spec, claims, headline="on_target", score=_score(claims), evidence=evidence)
+        return result_of(spec, claims, headline="on_target", score=_score(claims, env), evidence=evidence)
 
 
 _LEARNED = {
@@ -153,9 +157,9 @@ def _gain(scores: Scores, env: Env, *words: str) -> Estimate:
     return gain(scores.item_sums("gain")[0], scores.tokens, clusters(scores.items), rng=env.rng(*words))
 
 
-def _measured(spec: TargetGainSpec, scores: Scores) -> Measured:
+def _measured(spec: TargetGainSpec, env: Env, scores: Scores) -> Measured:
     gains = scores.item_sums("gain")[0]
-    return Measured(scores.items, gains, scores.tokens, "nat/token", "higher", spec.min_gain)
+    return Measured(scores.items, gains, scores.tokens, env.unit.name, "higher", spec.min_gain)
 
 
 def _excess(scores: Scores, expected: ExpectedGain) -> npt.NDArray[np.float64]:
@@ -189,21 +193,23 @@ class _Part:
         return Question(
             verdict=verdict,
             effect=g.estimate,
-            unit="nat/token",
+            unit=self.env.unit.name,
             interval=interval_of(g),
             p=g.p if null is None else null["p_adjusted"],
             null=self.env.null_name if null else "sign flip of paired gains (N5)",
-            message=f"gain {g.estimate:+.3f} nat/token, {self.contrast.estimate:+.3f} beyond text as hard: {why}",
+            message=f"gain {g.estimate:+.3f} {self.env.unit.name}, {self.contrast.estimate:+.3f} beyond text as hard: "
+            f"{why}",
         )
 
     def evidence(self) -> dict[str, Any]:
         """Return what the verdict is made of."""
         totals = self.scores.item_sums("gain")[0]
+        own = "base_nats_per_token" if self.env.unit is PER_TOKEN else "base_bits_per_byte"
         return {
             "gain": estimate_evidence(self.gain),
             "against_control": estimate_evidence(self.contrast),
             "smallest_decidable_effect": power_line(self.gain),
-            "base_nats_per_token": float(-np.nanmean(self.scores.base_logprob)),
+            own: float(-np.nanmean(self.scores.base_logprob)),
             "items": extremes(self.scores.items, totals, self.scores.tokens),
         }
 
@@ -216,9 +222,9 @@ class _Part:
             verdict = Verdict.INCONCLUSIVE
             why = f"{_count(g.n_clusters)} cannot decide; give at least {FEWEST}, better 30"
         elif by_gain is Verdict.FAIL:
-            verdict, why = Verdict.FAIL, f"under the minimum of {minimum} nat/token"
+            verdict, why = Verdict.FAIL, f"under the minimum of {minimum} {self.env.unit.name}"
         elif by_contrast is Verdict.FAIL:
-            verdict, why = Verdict.FAIL, f"not {minimum} nat/token better than other text of the same form"
+            verdict, why = Verdict.FAIL, f"not {minimum} {self.env.unit.name} better than other text of the same form"
         elif null is not None and draws < needed:
             verdict, why = Verdict.INCONCLUSIVE, too_few_draws(draws, needed, alpha)
         elif null is not None and null["p_adjusted"] > alpha and g.estimate >= minimum:
@@ -256,12 +262,12 @@ def _ratio(evidence: Mapping[str, Any]) -> dict[str, Any]:
     return {"ratio": ratio, "interval": [ratio - 1.96 * se, ratio + 1.96 * se], "method": "delta method"}
 
 
-def _score(claims: Mapping[str, Question]) -> float | None:
+def _score(claims: Mapping[str, Question], env: Env) -> float | None:
     """Map the claims to [0, 1]: each passing claim counts by its gain, full marks at 0.5 nat/token."""
     marks: list[float] = []
     for claim in claims.values():
         if claim.verdict is Verdict.INCONCLUSIVE:
             continue
         passed = claim.verdict is Verdict.PASS and claim.effect is not None
-        marks.append(min(1.0, 0.5 + (claim.effect or 0.0)) if passed else 0.0)
+        marks.append(min(1.0, 0.5 + (claim.effect or 0.0) / env.unit.per_token) if passed else 0.0)
     return sum(marks) / len(marks) if marks else None

@@ -53,6 +53,8 @@ def how_computed(driven: Driven | None) -> dict[str, Any]:
     """Return the path of the engine and the numeric floor N0, None where no model was asked."""
     if driven is None:
         return {"engine": None, "numeric_floor": None}
+    if driven.floor is None:
+        return {"engine": driven.engine.path, "numeric_floor": None}
     floor = {
         "median_kl": driven.floor.median_kl,
         "max_kl": driven.floor.max_kl,

@@ -72,7 +72,7 @@ def answers(results: Sequence[ProbeResult], request: Request) -> dict[str, Quest
     for result in results:
         claims = result.evidence.get("claims", {})
         out |= {name: Question.model_validate(claim) for name, claim in claims.items()}
-        out |= {} if claims else {name: _failed(result) for name in _CLAIMS[result.kind]}
+        out |= {} if claims else {name: _unclaimed(result) for name in _CLAIMS[result.kind]}
     if request.data is None:
         out["on_target"] = _skip("give --data FILE with the text that it was trained on")
     if request.held_out is None:
@@ -96,5 +96,6 @@ def _skip(message: str) -> Question:
     return Question(verdict=Verdict.SKIP, message=message)
 
 
-def _failed(result: ProbeResult) -> Question:
-    return Question(verdict=Verdict.ERROR, message=result.message)
+def _unclaimed(result: ProbeResult) -> Question:
+    skipped = result.verdict is Verdict.SKIP  # what it needs is not there, and it says what
+    return Question(verdict=Verdict.SKIP if skipped else Verdict.ERROR, message=result.message)
