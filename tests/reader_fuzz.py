@@ -100,7 +100,7 @@ def _require_whole(path: Path, tally: Tally, kept: str) -> None:
         with parquet.ParquetFile(path) as table:
             _require(tally.read == table.metadata.num_rows, f"{table.metadata.num_rows} rows, {tally.summary}")
         return
-    text = path.read_bytes().decode("utf-8-sig")
+    text = path.read_bytes().decode("utf-8-sig").lstrip("\ufeff" if kind == "json" else "")
     rows = [line for line in text.split("\n") if line.strip()]
     if (n := _records(kind, text, rows)) is not None:
         _require(tally.read == n, f"{n} records, {tally.summary}")
@@ -250,6 +250,11 @@ def _splice(raw: bytes, rng: random.Random) -> bytes:
     return raw[: rng.randrange(len(raw) + 1)] + other[rng.randrange(len(other)) :]
 
 
+def _header(raw: bytes, rng: random.Random) -> bytes:
+    value = rng.choice((*_TOKENS, *_LINES))[:40]
+    return raw.replace(b"---\n", b"---\n" + rng.choice((b"", b"k: ", b"dlm_id: ", b"- ")) + value + b"\n", 1)
+
+
 DAMAGES: Final[tuple[Damage, ...]] = (
     _cut,
     _put,
@@ -263,6 +268,7 @@ DAMAGES: Final[tuple[Damage, ...]] = (
     _recode,
     _ends,
     _splice,
+    _header,
 )
 _SAMPLES: Final = samples()
 
