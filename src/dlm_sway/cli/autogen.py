@@ -23,7 +23,7 @@ ItsAdapter: TypeAlias = Annotated[
 ]
 HeldOutPart: TypeAlias = Annotated[
     str,
-    option("--held-out", metavar="WHAT", help="A file, a share such as 0.2 or 20%, or auto."),
+    option("--held-out", metavar="WHAT", help="A file, a share such as 0.2 or 20%, auto or none."),
 ]
 Budget: TypeAlias = Annotated[
     str | None,
