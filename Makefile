@@ -6,6 +6,7 @@ TORCH := 2.13.0
 BIN := .venv/bin
 # What tests, the linter and the type checker see: everything but vLLM.
 EVERY := hf,embed,style,report,data,api,mlx,trackers,dev
+FUZZ_SECONDS ?= 600
 # Stamps of what is installed; dev includes hf.
 HF := .venv/.installed-hf
 DEV := .venv/.installed-dev
@@ -16,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser test-slow bench truth lint model constraints clean
+.PHONY: help demo test test-browser test-slow fuzz bench truth lint model constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +42,9 @@ test-browser: $(DEV) $(AXE) ## Look at the HTML report with a real browser: no e
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 	  echo 'the browser is missing; on Debian: apt-get install chromium chromium-driver' >&2; exit 1; }
 	SWAY_AXE=$(AXE) $(PYTEST) -m browser
+
+fuzz: $(DEV) ## Damage users' files for FUZZ_SECONDS (600): each ends in an error with its place or a counted skip
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/reader_fuzz.py
 
 bench: $(HF) ## Measure speed on the real model, write benchmarks/results/speed.json
 	SWAY_TEST_MODEL=$$($(BIN)/python -m dlm_sway.demo.model) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed/run.py

@@ -53,7 +53,7 @@ def test_a_dash_prints_the_suite_alone(tmp_path: Path, adapter: Path, capsys: Ca
     ("option", "value", "message"),
     [
         ("--budget", "soon", "is no time; give a number with s, m or h"),
-        ("--draws", "5", "--draws 5 is too few"),
+        ("--draws", "5", "5 draws are too few"),
         ("--held-out", "0.9", "is no share that can be held out"),
         ("--held-out", "gone.txt", "gone.txt: no such file"),
     ],

@@ -196,7 +196,7 @@ def test_the_data_file_itself_is_not_held_out(adapter: Path, data: Path, checked
 
 def test_too_few_draws_to_reach_significance_are_refused(adapter: Path, checked: Calls, capsys: Capture) -> None:
     assert run(["check", str(adapter), "--draws", "18"]) == 2
-    assert "--draws 18 is too few: p is at least 1/19" in _one_line(capsys)
+    assert "18 draws are too few: p is at least 1/19" in _one_line(capsys)
     assert checked == []
     assert run(["check", str(adapter), "--draws", "19"]) == 0
 

@@ -120,6 +120,50 @@ def test_a_budget_shrinks_all_and_then_leaves_out_the_last(tmp_path: Path) -> No
     assert [p.kind for p in large.probes] == ["delta_kl"]
 
 
+def _called(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [_chat(name) for name in names]
+
+
+def _tool_cases(written: Written) -> list[dict[str, Any]]:
+    return [dict(case) for case in next(p for p in written.plan.probes if p.kind == "tool_use_fidelity").spec["cases"]]
+
+
+def test_too_few_held_out_requests_are_joined_by_trained_ones_in_other_words(tmp_path: Path) -> None:
+    """With 6 requests no share of invented names under 10 % can be shown; none is asked as it was trained on."""
+    names = tuple(f"{place}{i}" for place in _PLACES for i in range(4))
+    data, held = _file(tmp_path / "d.jsonl", _called(names)), _file(tmp_path / "h.jsonl", _called(_HELD))
+    written, _ = _suite(data, held_out=HeldOut("file", name=str(held)))
+    asked = [case["prompt"] for case in _tool_cases(written)]
+    assert len(asked) == 29
+    assert {row["messages"][0]["content"] for row in _called(_HELD)} <= set(asked)
+    assert not {row["messages"][0]["content"] for row in _called(names)} & set(asked)
+    small = _suite(data, held_out=HeldOut("file", name=str(held)), budget=140.0)[0]
+    assert len(_tool_cases(small)) == 29
+
+
+def test_requests_stand_as_they_are_where_nothing_is_held_out(tmp_path: Path) -> None:
+    written, _ = _suite(_file(tmp_path / "d.jsonl", _called(_PLACES)), held_out=HeldOut("none"))
+    asked = [case["prompt"] for case in _tool_cases(written)]
+    assert sorted(asked) == sorted(row["messages"][0]["content"] for row in _called(_PLACES))
+
+
+@pytest.mark.parametrize(("n", "planned"), [(58, False), (59, True)])
+def test_leakage_is_asked_only_with_as_many_spans_as_can_decide(tmp_path: Path, n: int, *, planned: bool) -> None:
+    rows = [{"text": " ".join(f"{place}{i}" for place in _PLACES)} for i in range(n)]
+    plan = _suite(_file(tmp_path / "d.jsonl", rows))[0].plan
+    assert ("leakage" in {p.kind for p in plan.probes}) is planned
+    if not planned:
+        why = {entry.kind: entry.why for entry in plan.left_out}
+        assert why["leakage"] == "too few texts: it needs at least 59, and there are 58"
+
+
+def test_what_was_skipped_of_held_out_text_is_said(tmp_path: Path) -> None:
+    data = _file(tmp_path / "d.jsonl", _rich(_PLACES))
+    held = _file(tmp_path / "h.jsonl", [*_rich(_HELD), {"text": " "}])
+    written, _ = _suite(data, held_out=HeldOut("file", name=str(held)))
+    assert f"{held}: read 25, used 24, skipped 1 (1 empty)" in written.plan.feed.split.how
+
+
 def test_a_suite_is_the_same_for_the_same_data_and_seed(tmp_path: Path) -> None:
     path = _file(tmp_path / "d.jsonl", _rich(tuple(f"{p}{i}" for p in _PLACES for i in range(9))))
     assert _suite(path)[0].text == _suite(path)[0].text
@@ -198,7 +242,20 @@ def test_times_and_sizes_are_read() -> None:
     for text in ("soon", "5s"):
         with pytest.raises(BadInputError):
             parse_budget(text)
-    assert parse_held_out("auto").how == "auto"
+    assert [parse_held_out(t).how for t in ("auto", "none", "20%", "h.txt")] == ["auto", "none", "share", "file"]
+
+
+def test_the_size_of_a_base_is_read_from_its_weights_whatever_their_width(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    for name, dtype in (("wide", np.float32), ("narrow", np.float16)):
+        (tmp_path / name).mkdir()
+        weights = {"a.weight": np.zeros((30, 20), dtype), "b.weight": np.zeros(7, dtype)}
+        save_file(weights, tmp_path / name / "model.safetensors")
+        assert weights_of(str(tmp_path / name)) == 607
+    (tmp_path / "broken-1B").mkdir()
+    (tmp_path / "broken-1B" / "model.safetensors").write_bytes(b"x")
+    assert weights_of(str(tmp_path / "broken-1B")) == 1e9
 
 
 def _pairs(read: dict[str, Any]) -> Pairs:

@@ -341,3 +341,46 @@ def test_an_array_is_read_element_by_element_wherever_its_lines_break(tmp_path: 
         path = tmp_path / "x.json"
         path.write_text(json.dumps(rows, indent=indent, separators=separators))
         assert [s.completion for s in read_sections(path)] == [row["text"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("x.jsonl", '{"text": "a"}\n{"text": "b", "text": "c"}\n', "x.jsonl:2"),
+        ("x.json", '[{"text": "a"},\n {"text": "b", "text": "c"}]', "x.json:2"),
+        ("x.json", '{"data": [{"text": "b", "text": "c"}]}', "x.json"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_since_one_value_would_be_lost(
+    tmp_path: Path, name: str, content: str, where: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(BadInputError, match="`text` stands twice in one object; keep one of them") as caught:
+        list(read_sections(path))
+    assert str(caught.value.where) == str(tmp_path / where)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("a: 1\na: 2", "the key 'a' stands twice"),
+        ("a: &x [1]\nb: *x", "references are not read here"),
+        ("a: !!bool x", "tags are not read here"),
+        ("a: !!timestamp x", "tags are not read here"),
+        ("a: 2024-99-99", "ValueError"),
+    ],
+)
+def test_frontmatter_that_could_mislead_is_refused_with_its_line(tmp_path: Path, line: str, why: str) -> None:
+    path = tmp_path / "x.dlm"
+    path.write_text(f"---\n{line}\n---\ntext\n", encoding="utf-8")
+    with pytest.raises(BadInputError, match=rf"frontmatter is no YAML \({why}") as caught:
+        read_header(path)
+    assert str(caught.value.where).rsplit(":", 1)[1].isdigit()
+
+
+def test_blank_words_beside_a_call_do_not_hide_the_call(tmp_path: Path) -> None:
+    call = {"function": {"name": "ring", "arguments": {}}}
+    said = [{"role": "user", "content": "Ring."}, {"role": "assistant", "content": "\u0085", "tool_calls": [call]}]
+    (section,), _ = _rows(tmp_path, {"messages": said})
+    assert section.completion == '{"name": "ring", "arguments": {}}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.reader_fuzz import CORPUS, BrokenRuleError, check
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.data.readers import items_of, read_sections
@@ -51,6 +53,42 @@ def _fault(path: Path, tally: Tally) -> BadInputError | None:
     except BadInputError as fault:
         return fault
     return None
+
+
+def test_each_kept_variant_ends_as_it_did_when_it_was_found(tmp_path: Path) -> None:
+    """The malformed files that `make fuzz` found, one or a few of each outcome: none is read in silence."""
+    rows = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
+    assert len({(row["name"], row["data"]) for row in rows}) == len(rows) >= 200
+    assert {row["outcome"] for row in rows} == {"error", "error in file", "skipped"}
+    found = [check(Path(row["name"]).suffix, base64.b64decode(row["data"]), tmp_path).kind for row in rows]
+    changed = [(row, kind) for row, kind in zip(rows, found, strict=True) if kind != row["outcome"]]
+    assert changed == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "rule"),
+    [
+        (".jsonl", '{"text": "a"}\n{"text": "b"}\n', "2 records"),
+        (".json", '[{"text": "a"}, {"text": "b"}]', "2 records"),
+        (".md", "# One\na\n# Two\nb\n", "lost without a word"),
+    ],
+)
+def test_the_fuzzer_notices_a_record_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, content: str, rule: str
+) -> None:
+    whole = Tally.sections
+    monkeypatch.setattr(Tally, "sections", lambda tally, records: whole(tally, list(records)[:-1]))
+    with pytest.raises(BrokenRuleError, match=rule):
+        check(suffix, content.encode(), tmp_path)
+
+
+def test_the_fuzzer_notices_another_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> object:
+        raise KeyError("x")
+
+    monkeypatch.setattr(Tally, "sections", broken)
+    with pytest.raises(BrokenRuleError, match="KeyError"):
+        check(".txt", b"a", tmp_path)
 
 
 _EDITS = st.tuples(st.integers(0, 4000), st.integers(0, 60), st.sampled_from(_HOSTILE))

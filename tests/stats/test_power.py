@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.stats.power import MAX_CLUSTERS, clusters_for_bound, clusters_needed, draws_needed, smallest_effect
+from dlm_sway.stats.power import (
+    MAX_CLUSTERS,
+    clusters_for_bound,
+    clusters_needed,
+    draws_needed,
+    require_draws,
+    smallest_effect,
+)
 
 
 def test_the_smallest_effect_is_found_with_the_promised_power() -> None:
@@ -43,6 +50,16 @@ def test_known_sample_sizes() -> None:
 def test_a_given_critical_value_replaces_the_quantile() -> None:
     assert clusters_for_bound(1.0, 0.1, alpha=0.05, critical=2.0) == 400
     assert clusters_for_bound(1.0, 0.1, alpha=0.05) == clusters_needed(1.0, 0.1, power=0.5)
+
+
+def test_too_few_draws_are_refused_by_the_level_that_they_cannot_reach() -> None:
+    require_draws(19)
+    require_draws(99, alpha=0.01)
+    message = "18 draws are too few: p is at least 1/19, so nothing could reach 0.05; ask for 19 draws or more"
+    with pytest.raises(BadInputError, match=message):
+        require_draws(18)
+    with pytest.raises(BadInputError, match=r"nothing could reach 0\.01; ask for 99 draws"):
+        require_draws(98, alpha=0.01)
 
 
 def test_draws_needed_for_one_test_for_max_t_and_for_a_family() -> None:

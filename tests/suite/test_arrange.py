@@ -57,6 +57,15 @@ def test_only_keeps_what_is_named_and_its_calibration() -> None:
     assert _names(_arranged(N, D, E, only=("null", "e")).pairs) == ["null", "e"]
 
 
+def test_probes_of_conversations_need_the_model() -> None:
+    tool = {"type": "function", "function": {"name": "ring", "parameters": {"type": "object", "properties": {}}}}
+    calls = {"name": "calls", "kind": "tool_use_fidelity", "cases": [{"prompt": "Ring.", "tools": [tool]}]}
+    turns = {"name": "turns", "kind": "multi_turn_coherence_decay", "prompts": ["Who rings?", "Why?"]}
+    found = _arranged(calls, turns)
+    assert {"calls", "turns"} <= set(_names(found.of_model))
+    assert found.of_files == ()
+
+
 def test_skip_leaves_out_what_is_named() -> None:
     assert _names(_arranged(N, D, E, skip=("d",)).pairs) == ["e"]
     assert _names(_arranged(N, D, E, skip=("null", "null_adapter")).pairs) == ["d", "e"]

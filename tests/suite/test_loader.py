@@ -175,7 +175,9 @@ def test_faults_of_the_models_are_found_before_one_is_loaded(load: Load, models:
 
 def test_too_few_draws_are_a_fault(load: Load) -> None:
     (line,) = _faults(load, "defaults: {draws: 18}\nsuite: [{name: a, kind: delta_kl}]\n")
-    assert line == "3:19: 18 draws are too few: p is at least 1/19, so nothing could reach 0.05; give 19 or more"
+    assert (
+        line == "3:19: 18 draws are too few: p is at least 1/19, so nothing could reach 0.05; ask for 19 draws or more"
+    )
 
 
 @pytest.mark.parametrize("text", ["- a\n", "7\n", "just words\n"])

@@ -4,9 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
+from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import BadInputError
+from dlm_sway.data.autogen import autogen
+from dlm_sway.data.material import Source
+from dlm_sway.data.splits import HeldOut
+from dlm_sway.engine.ask import TextItem
+from dlm_sway.probes.base import build_probe
+from dlm_sway.probes.controls import matched_controls
 from dlm_sway.suite.request import QUICK_TOKENS, Request, read_request
 
 
@@ -73,10 +82,52 @@ def test_the_same_file_cannot_be_held_out_under_any_name(tmp_path: Path) -> None
             _read(tmp_path, data=data, held_out=held_out)
 
 
-def test_items_in_both_files_are_refused(tmp_path: Path) -> None:
+def test_what_both_files_hold_is_left_out_of_the_held_out_side_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data, held_out = _file(tmp_path, "d.txt", ["a b", "c d"]), _file(tmp_path, "h.txt", ["c d", "e f"])
-    with pytest.raises(BadInputError, match="1 held-out items are also in the training data, such as 'c d'"):
-        _read(tmp_path, data=data, held_out=held_out)
+    specs = _specs(_read(tmp_path, data=data, held_out=held_out))
+    assert [i.completion for i in specs["target_gain"].held_out] == ["e f"]
+    assert "h.txt: 1 sections left out, since the data hold them or nearly so" in caplog.text
+    with pytest.raises(BadInputError, match="all of it is also in the data"):
+        _read(tmp_path, data=data, held_out=_file(tmp_path, "same.txt", ["c d"]))
+
+
+def test_a_held_out_file_beside_the_data_is_pointed_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = _file(tmp_path, "d.txt", ["a b"])
+    _file(tmp_path, "d.held-out.txt", ["c d"])
+    assert _specs(_read(tmp_path, data=data))["target_gain"].held_out == ()
+    assert "d.held-out.txt lies beside the data and is not read; --held-out names it" in caplog.text
+
+
+@pytest.mark.parametrize("n", [24, 400])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_check_reads_what_a_written_suite_reads(tmp_path: Path, n: int, *, named: bool) -> None:
+    """The same split, the same sizes, the same items and so the same controls: both are made by one planner."""
+    pytest.importorskip("datasketch")
+    data = _file(tmp_path, "d.txt", [_line(i) for i in range(n)])
+    unseen = _file(tmp_path, "h.txt", [_line(i) for i in range(n - 4, 2 * n)])  # 4 of them are trained on
+    held_out = HeldOut("file", name=str(unseen)) if named else HeldOut("none")
+    written = autogen([Source(str(data))], base="org/tiny-135M", held_out=held_out, seed=3)
+    asked = yaml.safe_load(written.text)["suite"]
+    suite = {raw["kind"]: build_probe(raw)[1] for raw in asked}
+    check = _specs(_read(tmp_path, data=data, held_out=unseen if named else None, seed=3))
+    for kind, key in (("target_gain", "items"), ("target_gain", "held_out"), ("delta_kl", "prompts")):
+        mine, theirs = getattr(check[kind], key), getattr(suite[kind], key)
+        assert _words(mine) == _words(theirs)
+        assert len(mine) == (0 if key == "held_out" and not named else min(n, 128))
+    controls = [matched_controls(s["target_gain"].items, rng=stream(3, "controls")) for s in (check, suite)]
+    assert controls[0] == controls[1]
+    assert check["external_perplexity"].passages == suite["external_perplexity"].passages == ()
+
+
+def _line(i: int) -> str:
+    rng = np.random.default_rng(i)
+    return " ".join(f"{word}{rng.integers(999)}" for word in ("tide", "bell", "swan", "rope", "comb", "ink", "oath"))
+
+
+def _words(items: Sequence[TextItem]) -> list[tuple[str, str]]:
+    return [(item.prompt, item.completion) for item in items]
 
 
 @pytest.mark.parametrize("option", ["data", "held_out"])

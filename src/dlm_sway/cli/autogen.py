@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -13,37 +13,43 @@ from dlm_sway.core.errors import BadInputError
 if TYPE_CHECKING:
     from dlm_sway.data.autogen import Written
 
-_MIN_DRAWS: Final = 19
+
+Sources: TypeAlias = Annotated[
+    list[str], typer.Argument(metavar="DATA...", help="What it was trained on: files, folders, ids; NAME=WEIGHT.")
+]
+ItsAdapter: TypeAlias = Annotated[
+    Path | None,
+    option("--adapter", metavar="DIR", help="The adapter; of a .dlm document it is found."),
+]
+HeldOutPart: TypeAlias = Annotated[
+    str,
+    option("--held-out", metavar="WHAT", help="A file, a share such as 0.2 or 20%, auto or none."),
+]
+Budget: TypeAlias = Annotated[
+    str | None,
+    option("--budget", metavar="TIME", help="What a run may take: 2m, 10m, 1h."),
+]
+Out: TypeAlias = Annotated[
+    Path,
+    option("-o", "--out", metavar="FILE", help="The suite to write; - for standard output."),
+]
+Force: TypeAlias = Annotated[
+    bool,
+    option("--force", help="Write over a file that is there."),
+]
 
 
 def autogen(
-    data: Annotated[
-        list[str], typer.Argument(metavar="DATA...", help="What it was trained on: files, folders, ids; NAME=WEIGHT.")
-    ],
+    data: Sources,
     *,
-    adapter: Annotated[
-        Path | None,
-        option("--adapter", metavar="DIR", help="The adapter; of a .dlm document it is found."),
-    ] = None,
+    adapter: ItsAdapter = None,
     base: Base = None,
-    held_out: Annotated[
-        str,
-        option("--held-out", metavar="WHAT", help="A file, a share such as 0.2 or 20%, or auto."),
-    ] = "auto",
-    budget: Annotated[
-        str | None,
-        option("--budget", metavar="TIME", help="What a run may take: 2m, 10m, 1h."),
-    ] = None,
-    out: Annotated[
-        Path,
-        option("-o", "--out", metavar="FILE", help="The suite to write; - for standard output."),
-    ] = Path("sway.yaml"),
+    held_out: HeldOutPart = "auto",
+    budget: Budget = None,
+    out: Out = Path("sway.yaml"),
     n_draws: Draws = 39,
     seed: Seed = 0,
-    force: Annotated[
-        bool,
-        option("--force", help="Write over a file that is there."),
-    ] = False,
+    force: Force = False,
 ) -> None:
     """Write a suite from training data: the probes it can feed, how decisive each is, and what was left out.
 
@@ -55,14 +61,11 @@ def autogen(
     from dlm_sway.data.cost import parse_budget
     from dlm_sway.data.material import parse_source
     from dlm_sway.data.splits import parse_held_out
+    from dlm_sway.stats.power import require_draws
 
-    if n_draws < _MIN_DRAWS:
-        what = f"--draws {n_draws} is too few: p is at least 1/{n_draws + 1}, so nothing could reach 0.05"
-        raise BadInputError(what, remedy=f"give --draws {_MIN_DRAWS} or more")
+    require_draws(n_draws)
     seconds = None if budget is None else parse_budget(budget)
-    target = None if str(out) == "-" else ready_to_write(out)
-    if target is not None and target.exists() and not force:
-        raise BadInputError("is there already", where=target, remedy="name another file with -o, or give --force")
+    target = None if str(out) == "-" else _free(out, force=force)
     written = write_suite(
         [parse_source(name) for name in data],
         adapter=None if adapter is None else adapter.expanduser(),
@@ -78,6 +81,14 @@ def autogen(
         return
     write_atomic(target, written.text)
     _show(written, target)
+
+
+def _free(out: Path, *, force: bool) -> Path | None:
+    """Return the place of the suite, which can be written and is not taken."""
+    target = ready_to_write(out)
+    if target is not None and target.exists() and not force:
+        raise BadInputError("is there already", where=target, remedy="name another file with -o, or give --force")
+    return target
 
 
 def _show(written: Written, target: Path) -> None:

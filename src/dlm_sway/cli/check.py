@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -34,8 +34,6 @@ from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
     from dlm_sway.suite.result import CheckResult
-
-_MIN_DRAWS: Final = 19  # a rank p-value is at least 1 / (draws + 1), so fewer can never reach 0.05
 
 
 def check(
@@ -105,10 +103,9 @@ def validate(adapter: Path, *, data: Path | None, held_out: Path | None, n_draws
     """
     from dlm_sway.adapters.config import load_config
     from dlm_sway.data.readers import read_sections
+    from dlm_sway.stats.power import require_draws
 
-    if n_draws < _MIN_DRAWS:
-        what = f"--draws {n_draws} is too few: p is at least 1/{n_draws + 1}, so nothing could reach 0.05"
-        raise BadInputError(what, remedy=f"give --draws {_MIN_DRAWS} or more")
+    require_draws(n_draws)
     load_config(adapter)
     for path in (data, held_out):
         if path is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -28,30 +28,37 @@ class Mode(StrEnum):
     TOKENS = "tokens"
 
 
+TrainedOn: TypeAlias = Annotated[
+    str,
+    option("--data", metavar="DATA", help="What it was trained on: a file, folder or id."),
+]
+LookFor: TypeAlias = Annotated[
+    Mode,
+    option("--mode", help="What to look for."),
+]
+Rows: TypeAlias = Annotated[
+    int,
+    option("--n", metavar="N", min=1, help="Rows to show, or cases to mine."),
+]
+MostItems: TypeAlias = Annotated[
+    int,
+    option("--items", metavar="N", min=1, help="Texts to read at most."),
+]
+Out: TypeAlias = Annotated[
+    Path | None,
+    option("-o", "--out", metavar="FILE", help="Write mined cases here, to paste in a suite."),
+]
+
+
 def mine(
     adapter: Adapter,
     *,
-    data: Annotated[
-        str,
-        option("--data", metavar="DATA", help="What it was trained on: a file, folder or id."),
-    ],
-    mode: Annotated[
-        Mode,
-        option("--mode", help="What to look for."),
-    ] = Mode.TOKENS,
+    data: TrainedOn,
+    mode: LookFor = Mode.TOKENS,
     base: Base = None,
-    n: Annotated[
-        int,
-        option("--n", metavar="N", min=1, help="Rows to show, or cases to mine."),
-    ] = 12,
-    most: Annotated[
-        int,
-        option("--items", metavar="N", min=1, help="Texts to read at most."),
-    ] = 64,
-    out: Annotated[
-        Path | None,
-        option("-o", "--out", metavar="FILE", help="Write mined cases here, to paste in a suite."),
-    ] = None,
+    n: Rows = 12,
+    most: MostItems = 64,
+    out: Out = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.AUTO,
     seed: Seed = 0,
@@ -63,27 +70,16 @@ def mine(
     about the rest; probes judge.
     """
     from dlm_sway.cli.console import stdout_console
-    from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
-    from dlm_sway.cli.progress import show_progress
+    from dlm_sway.cli.faults import pass_on_warnings
     from dlm_sway.data.material import parse_source, read_material
 
     pass_on_warnings()
     out = ready_to_write(out)
-    adapter = adapter.expanduser()
-    spec = _spec(adapter, base, device=device, dtype=dtype.value)
+    spec = _spec(adapter.expanduser(), base, device=device, dtype=dtype.value)
     material = read_material([parse_source(data)], seed=seed)
     feed = _feed(material.sections, seed=seed, most=most, cases=n)
-    embed = _embedder() if mode is Mode.PARAPHRASE else None
+    found = _asked(spec, feed, _embedder() if mode is Mode.PARAPHRASE else None, quiet=quiet)
     console = stdout_console()
-    with ctrl_c_explained(), show_progress(quiet=quiet) as progress:
-        from dlm_sway.backends.registry import open_backend
-
-        progress.phase("loading the base")
-        backend = open_backend(spec)
-        try:
-            found = _found(backend, feed, embed, progress)
-        finally:
-            backend.close()
     _say(console, material.summaries[0])
     if mode is Mode.PARAPHRASE:
         _show_paraphrases(console, found, out, n=n)
@@ -91,6 +87,22 @@ def mine(
         _show_tokens(console, found, n=n)
     else:
         _show_outliers(console, found, n=n)
+
+
+def _asked(spec: Any, feed: Feed, embed: Any, *, quiet: bool) -> Any:
+    """Return what an opened model says of the data."""
+    from dlm_sway.cli.faults import ctrl_c_explained
+    from dlm_sway.cli.progress import show_progress
+
+    with ctrl_c_explained(), show_progress(quiet=quiet) as progress:
+        from dlm_sway.backends.registry import open_backend
+
+        progress.phase("loading the base")
+        backend = open_backend(spec)
+        try:
+            return _found(backend, feed, embed, progress)
+        finally:
+            backend.close()
 
 
 def _spec(adapter: Path, base: str | None, *, device: str, dtype: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,11 +15,8 @@ from dlm_sway.engine.ask import TextItem
 
 T = TypeVar("T")
 
-MOST_ITEMS: Final = 256
-"""Texts of one side that a check reads: with more, only the intervals of an effect already decided would shrink."""
 
-
-def text_items(sections: Iterable[Section], *, most: int = MOST_ITEMS, seed: int = 0) -> tuple[TextItem, ...]:
+def text_items(sections: Iterable[Section], *, most: int, seed: int = 0) -> tuple[TextItem, ...]:
     """Return what is scored of sections, in their order; at most `most`, drawn cluster by cluster where there are more.
 
     The draw depends on the content's place and the seed alone, never on a score.

@@ -83,7 +83,8 @@ def as_text(message: Message) -> str:
 
     content = str(message.get("content") or "")
     calls = message.get("tool_calls") or ()
-    return content or "\n".join(json.dumps(dict(call), ensure_ascii=False) for call in calls)
+    said = "\n".join(json.dumps(dict(call), ensure_ascii=False) for call in calls)
+    return said if said and not content.strip() else content
 
 
 def _turn(raw: Any, key: str, where: str) -> Message:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Final
 
-from dlm_sway.core.errors import BadInputError
+from dlm_sway.adapters.base_files import open_base
+from dlm_sway.core.errors import AdapterError, BadInputError
 
 SECONDS_PER_TOKEN: Final = 1.0e-3
 """A view-token of the reference model on two cores in fp32, engine and all (docs/performance.md)."""
@@ -16,7 +18,7 @@ GENERATED: Final = 3.0  # a token that is written costs about so many that are r
 _BUDGET: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)$")
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE: Final = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)\s*([mb])(?![a-z0-9])", re.IGNORECASE)
-_BYTES_PER_WEIGHT: Final = 2
+_BYTES_PER_PACKED: Final = 0.6  # four bits, and the scales
 
 
 def parse_budget(text: str) -> float:
@@ -38,12 +40,21 @@ def parse_budget(text: str) -> float:
 def weights_of(base: str) -> float | None:
     """Return about how many weights a base has, from its files or from its name (`135M`, `0.5B`); else None."""
     folder = Path(base)
-    if folder.is_dir():
-        size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
-        if size:
-            return size / _BYTES_PER_WEIGHT
+    if folder.is_dir() and (found := _weights_in(folder)):
+        return found
     match = _SIZE.search(Path(base).name)
     return None if match is None else float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6)
+
+
+def _weights_in(folder: Path) -> float:
+    """Return how many weights the files of a base hold; of packed ones their size tells."""
+    try:
+        files = open_base(folder)
+    except AdapterError:
+        return 0.0  # the run will say what is wrong with it; here it is of unknown size
+    if files.is_quantised:
+        return sum(p.stat().st_size for p in folder.glob("*.safetensors")) / _BYTES_PER_PACKED
+    return float(sum(math.prod(info.shape) for _, info in files.parameters.values()))
 
 
 def seconds(view_tokens: float, weights: float | None) -> float:

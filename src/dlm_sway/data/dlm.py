@@ -17,6 +17,7 @@ from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import content_id
 from dlm_sway.data.files import Line, lines
 from dlm_sway.data.paragraphs import CodeFence, joined
+from dlm_sway.data.plain_yaml import plain_yaml
 
 _FENCE: Final = re.compile(r"::([A-Za-z][\w-]*)(?:#([\w.-]+))?::(?:[ \t]+#([\w.-]+))?[ \t]*$")
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
@@ -128,7 +129,7 @@ def _header(numbered: Iterator[Line], path: Path) -> Header:
     else:
         raise BadInputError("frontmatter is never closed", where=f"{path}:1", remedy="add a line of three dashes")
     try:
-        fields = yaml.safe_load("\n".join(raw)) or {}
+        fields = plain_yaml("\n".join(raw)) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         mark = getattr(exc, "problem_mark", None)
         line = mark.line + 2 if mark else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Final
 
 from dlm_sway.core.extras import needs_extra
@@ -22,6 +23,11 @@ def shingles(text: str) -> frozenset[str]:
         return frozenset(" ".join(words[i : i + _SHINGLE_WORDS]) for i in range(len(words) - _SHINGLE_WORDS + 1))
     plain = " ".join(words) or text.strip()
     return frozenset(plain[i : i + _SHINGLE_CHARS] for i in range(max(1, len(plain) - _SHINGLE_CHARS + 1)))
+
+
+def can_find_alike() -> bool:
+    """Return whether near-duplicates can be found here."""
+    return find_spec("datasketch") is not None
 
 
 def groups_of_alike(texts: Sequence[str], *, alike: float = ALIKE) -> list[int]:

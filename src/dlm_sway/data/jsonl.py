@@ -8,7 +8,7 @@ from typing import Any
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.data.reading import Record
 from dlm_sway.data.shapes import OTHERS, SHAPES, section_of
-from dlm_sway.data.values import kind_of
+from dlm_sway.data.values import ONE_OF_THEM, DoubledKeyError, kind_of, without_doubles
 
 
 def is_object(line: str) -> bool:
@@ -32,7 +32,9 @@ def parse_line(line: str, *, source: str, number: int) -> Record:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        found = json.loads(line, object_pairs_hook=without_doubles)
+    except DoubledKeyError as exc:
+        raise BadInputError(str(exc), where=where, remedy=ONE_OF_THEM) from exc
     except RecursionError as exc:
         raise BadInputError("is JSON nested too deeply", where=where, remedy=SHAPES) from exc
     except ValueError as exc:

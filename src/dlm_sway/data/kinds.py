@@ -9,7 +9,7 @@ from typing import Final
 
 from dlm_sway.core.extras import install_command
 from dlm_sway.data.cost import GENERATED
-from dlm_sway.data.feed import Feed
+from dlm_sway.data.feed import FEWEST, Feed
 from dlm_sway.probes.inputs import tokens_about
 from dlm_sway.stats.power import clusters_for_bound, smallest_effect
 
@@ -28,8 +28,8 @@ class Kind:
         why: what it answers, as a comment in the suite.
         power: what its sample can decide.
         cost: about how many view-tokens it reads, of a feed and a number of draws.
-        units: the role whose units are counted; at least 5 are needed.
-        most: at most so many of its own values, by role.
+        units: the role whose units are counted.
+        fewest: units without which it can decide nothing.
         package: a package that it needs, as it is imported and as it is installed.
     """
 
@@ -39,6 +39,7 @@ class Kind:
     cost: Callable[[Feed, int], float]
     units: str | None = None
     package: tuple[str, str] | None = None
+    fewest: int = FEWEST
 
     @property
     def lacking(self) -> str | None:
@@ -82,7 +83,7 @@ def _tool_power(feed: Feed, draws: int) -> str:
     del draws
     n = len(feed.tool_cases)
     worst = 1 - 0.05 ** (1 / max(1, n))
-    return f"with {n} requests and no call lost, excludes a loss of {worst:.0%} (the margin is 5 %)"
+    return f"{n} requests: with no call lost or invented, excludes {worst:.0%} of them (margins 5 % and 10 %)"
 
 
 def _draws_power(feed: Feed, draws: int) -> str:
@@ -100,7 +101,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         10,
         "Is the adapter applied at all, and was its change learned?",
         _draws_power,
-        lambda f, m: 2 * _tokens(f, "unseen") + (m + 2) * 304,
+        lambda f, m: 2 * _tokens(f, "trained") + (m + 2) * 304,
     ),
     "target_gain": Kind(
         20, "Did it move toward this data, and does that carry over?", _target_power, _target_cost, "trained"
@@ -156,6 +157,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         lambda f, m: f"{f.clusters('trained')} spans of trained text",  # noqa: ARG005
         lambda f, m: 2 * 2 * _tokens(f, "trained"),  # noqa: ARG005
         "trained",
+        fewest=59,  # spans of which none comes out exclude 5 %
     ),
     "adapter_ablation": Kind(
         100,

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from dlm_sway.core.errors import SwayError
 from dlm_sway.data.cost import START, clock, seconds
-from dlm_sway.data.feed import FEWEST, Feed
+from dlm_sway.data.feed import Feed
 from dlm_sway.data.kinds import ANY, KINDS, NEVER, Kind
 from dlm_sway.data.splits import Split
 from dlm_sway.engine.ask import TextItem
@@ -34,6 +34,7 @@ _TEXT_ROLES: Final = {
     "prompts": "unseen",
 }
 _WORD_ROLES: Final = {"prompts": "requests", "reference": "reference", "texts": "reference"}
+_OWN_ROLES: Final = {("delta_kl", "prompts"): "trained"}  # read with `target_gain`, in the same pass
 _FEW: Final = ("prompt_collapse", "adapter_ablation", "multi_turn_coherence_decay")
 
 
@@ -185,8 +186,10 @@ def _cannot(kind: str, known: Kind, roles: dict[str, str], filled: dict[str, str
         return "nothing in these data feeds it"
     if known.units is None:
         return None
-    n = feed.clusters(known.units)
-    return None if n >= FEWEST else f"{_LACKS[known.units]}: it needs at least {FEWEST}, and there are {n}"
+    n, budget = feed.clusters(known.units), " at the size that fits the budget" if feed.scale < 1 else ""
+    if n >= known.fewest:
+        return None
+    return f"{_LACKS[known.units]}: it needs at least {known.fewest}, and there are {n}{budget}"
 
 
 _LACKS: Final = {
@@ -225,7 +228,7 @@ def _element(annotation: Any) -> Any:
 
 def _role(kind: str, key: str, element: Any) -> str | None:
     if element is TextItem:
-        role = _TEXT_ROLES.get(key)
+        role = _OWN_ROLES.get((kind, key)) or _TEXT_ROLES.get(key)
         return "few" if role in ("unseen", "trained") and kind in _FEW else role
     if element is str:
         return _WORD_ROLES.get(key)

@@ -15,7 +15,7 @@ from dlm_sway.data.jsonl import is_object
 from dlm_sway.data.reading import Record
 from dlm_sway.data.registry import Reader, reader_class, register
 from dlm_sway.data.shapes import section_of, shape_of
-from dlm_sway.data.values import kind_of
+from dlm_sway.data.values import ONE_OF_THEM, DoubledKeyError, kind_of, without_doubles
 
 _MOST: Final = 64 * 2**20  # characters of one element, or of a file that is a single object
 _BLANK: Final = " \t\r\n"
@@ -69,7 +69,7 @@ class _Text:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines = lines(path)
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(object_pairs_hook=without_doubles)
         self._buffer = ""
         self._at = 0
         self._last = 1
@@ -104,6 +104,8 @@ class _Text:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
             except RecursionError as exc:
                 raise BadInputError("is JSON nested too deeply", where=self.where) from exc
+            except DoubledKeyError as exc:
+                raise BadInputError(str(exc), where=self.where, remedy=ONE_OF_THEM) from exc
             except ValueError as exc:
                 # The element may only be cut; twice as much at each try keeps the work linear.
                 if len(self._buffer) - self._at > _MOST:
@@ -155,9 +157,11 @@ def _whole(path: Path, name: str) -> Iterator[Record]:
     if not text.strip():
         return
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=without_doubles)
     except RecursionError as exc:
         raise BadInputError("is JSON nested too deeply", where=name) from exc
+    except DoubledKeyError as exc:
+        raise BadInputError(str(exc), where=name, remedy=ONE_OF_THEM) from exc
     except ValueError as exc:
         line = getattr(exc, "lineno", 1)
         raise BadInputError(f"is no JSON ({_reason(exc)})", where=f"{name}:{line}", remedy=_ONE_A_LINE) from exc

@@ -40,6 +40,11 @@ class DataItem:
     line: int
     cluster: str
 
+    @property
+    def words(self) -> tuple[str, str]:
+        """What is given and what is scored: equal for equal items, wherever they stand."""
+        return self.prompt, self.completion
+
 
 def read_records(source: Path | str) -> Iterator[Record]:
     """Yield the records of a source in its order: sections, and what is left out with the reason.

@@ -15,7 +15,7 @@ from dlm_sway.core.sections import Section
 from dlm_sway.data.conversations import as_text
 from dlm_sway.data.duplicates import groups_of_alike
 from dlm_sway.data.material import Material, Source, read_material
-from dlm_sway.data.readers import read_sections
+from dlm_sway.data.readers import items_of, read_sections
 
 _SHARE: Final = re.compile(r"(0?\.\d+|\d+(?:\.\d+)?%)$")
 _HALF: Final = 0.5
@@ -33,12 +33,12 @@ class HeldOut:
     """What `--held-out` asks for.
 
     Attributes:
-        how: a file, a share of the data, or `auto`: a file beside the data that is named like one.
+        how: a file, a share of the data, nothing, or `auto`: a file beside the data that is named like one.
         name: the file.
         share: of the sections, in (0, 0.5].
     """
 
-    how: Literal["file", "share", "auto"]
+    how: Literal["file", "share", "auto", "none"]
     name: str = ""
     share: float = 0.0
 
@@ -53,6 +53,7 @@ class Split:
         how: one sentence on how the line was drawn.
         cannot: what cannot be tested with it.
         dropped: held-out sections left out since they are, or nearly are, part of what was trained on.
+        unseen: the file that was held out, as it was read; None where it is a share of the data or nothing.
     """
 
     trained: tuple[Section, ...]
@@ -60,16 +61,19 @@ class Split:
     how: str
     cannot: tuple[str, ...] = ()
     dropped: int = 0
+    unseen: Material | None = None
 
 
 def parse_held_out(text: str) -> HeldOut:
-    """Return what `auto`, a share (`0.2` or `20%`) or a name means; an existing file of that name comes first.
+    """Return what `auto`, `none`, a share (`0.2` or `20%`) or a name means; an existing file of a share comes first.
 
     Raises:
         BadInputError: a share outside (0, 0.5].
     """
     if text == "auto":
         return HeldOut("auto")
+    if text == "none":
+        return HeldOut("none")
     if not _SHARE.match(text) or Path(text).exists():
         return HeldOut("file", name=text)
     share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
@@ -78,20 +82,28 @@ def parse_held_out(text: str) -> HeldOut:
     return HeldOut("share", share=share)
 
 
-def split(material: Material, wanted: HeldOut, *, seed: int = 0) -> Split:
+def split(material: Material, wanted: HeldOut, *, seed: int = 0, near: bool = True) -> Split:
     """Return both sides of the line.
+
+    Args:
+        material: what was read.
+        wanted: where the line is to be.
+        seed: of what is drawn.
+        near: look for near-duplicates on both sides of a file too, not only for equal ones.
 
     Raises:
         BadInputError: the file cannot be read or is all part of the data, or the data are one single cluster.
         MissingExtraError: near-duplicates have to be found, and datasketch is not installed.
     """
+    if wanted.how == "none":
+        return Split(material.sections, (), "nothing is held out", TRAINED_ON_ALL)
     if wanted.how == "share":
         return _by_share(material.sections, wanted.share, seed)
     name = wanted.name or beside(material)
     if not name:
         how = "everything in the data was trained on, as far as sway can see: no file beside it is named like held-out"
         return Split(material.sections, (), how, TRAINED_ON_ALL)
-    return _by_file(material, name, seed)
+    return _by_file(material, name, seed, near=near)
 
 
 def beside(material: Material) -> str:
@@ -166,20 +178,27 @@ def _by_share(sections: Sequence[Section], share: float, seed: int) -> Split:
     return Split(trained, held, how)
 
 
-def _by_file(material: Material, name: str, seed: int) -> Split:
-    unseen = read_material((Source(name),), seed=seed).sections
-    both = (*material.sections, *unseen)
-    # By likeness alone: two files may well use the same names of clusters for different things.
-    labels = groups_of_alike([_content(section) for section in both])
-    known = set(labels[: len(material.sections)])
-    kept = [s for s, label in zip(unseen, labels[len(material.sections) :], strict=True) if label not in known]
+def _by_file(material: Material, name: str, seed: int, *, near: bool) -> Split:
+    unseen = read_material((Source(name),), seed=seed)
+    known = {item.words for section in material.sections for item in items_of(section)}
+    kept = [s for s in unseen.sections if not any(item.words in known for item in items_of(s))]
+    if near:
+        kept = _unlike(kept, material.sections)
     if material.is_sample and kept:
         equal = _also_in((source.name for source in material.sources), {s.key for s in kept})
         kept = [s for s in kept if s.key not in equal]
     if not kept:
         what = "all of it is also in the data, exactly or nearly, so nothing was held out"
         raise BadInputError(what, where=name, remedy="give text of the same kind that was not trained on")
-    return Split(material.sections, tuple(kept), f"held out: {name}", dropped=len(unseen) - len(kept))
+    dropped = len(unseen.sections) - len(kept)
+    return Split(material.sections, tuple(kept), f"held out: {unseen.summaries[0]}", dropped=dropped, unseen=unseen)
+
+
+def _unlike(unseen: Sequence[Section], trained: Sequence[Section]) -> list[Section]:
+    """Return what of `unseen` is like nothing trained on; two files may use a cluster's name for different things."""
+    labels = groups_of_alike([_content(section) for section in (*trained, *unseen)])
+    known = set(labels[: len(trained)])
+    return [s for s, label in zip(unseen, labels[len(trained) :], strict=True) if label not in known]
 
 
 def _also_in(names: Iterable[str], keys: set[str]) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.data.reading import UnusableError
 
+ONE_OF_THEM: Final = "keep one of them"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -61,6 +62,24 @@ def mapping(value: Any, key: str, where: str) -> Mapping[str, Any]:
     return {str(k): v for k, v in value.items() if v is not None}
 
 
+class DoubledKeyError(ValueError):
+    """JSON in which an object has a key twice: one of the two values would be lost without a word."""
+
+
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's keys and values, for `object_pairs_hook` of `json`.
+
+    Raises:
+        DoubledKeyError: a key stands twice.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DoubledKeyError(f"`{twice[:40]}` stands twice in one object")
+    return found
+
+
 def json_or_value(value: Any, key: str, where: str) -> Any:
     """Return `value`, parsed where it is JSON in a string, as tables keep what has no fixed columns.
 
@@ -70,7 +89,7 @@ def json_or_value(value: Any, key: str, where: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json.loads(value, object_pairs_hook=without_doubles)
     except (ValueError, RecursionError) as exc:
         raise BadInputError(f"`{key}` is a string that is no JSON", where=where, remedy="write it as JSON") from exc
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from dlm_sway.backends.base import Encoded, Messages, Tools
 from dlm_sway.backends.encoding import TextEncoder
 from dlm_sway.backends.quiet import quiet_peft
 from dlm_sway.core.determinism import stream
@@ -17,10 +18,18 @@ from dlm_sway.core.progress import Progress, Silent
 if TYPE_CHECKING:
     from torch import Tensor
 
-Line: TypeAlias = "str | tuple[str, str]"
-"""A text that is trained on whole, or a prompt and its completion, of which the completion is trained on."""
 
-_CUT = 64  # tokens of a line that are trained on
+class Reply(NamedTuple):
+    """A reply to a conversation in which tools may be offered; the reply is trained on."""
+
+    messages: Messages
+    text: str
+    tools: Tools | None = None
+
+
+Line: TypeAlias = "str | tuple[str, str] | Reply"
+"""A text that is trained on whole, a prompt and its completion, of which the completion is trained on, or a reply."""
+
 _TELL = 15  # steps between two words on progress
 
 
@@ -36,6 +45,7 @@ class Recipe:
         lr: learning rate, warmed up over a tenth of the steps, then linear to zero.
         batch: lines of the document a step.
         plain: lines of plain text a step, against forgetting.
+        cut: tokens of a line that are read, its prompt included.
     """
 
     rank: int = 8
@@ -45,6 +55,7 @@ class Recipe:
     lr: float = 1e-3
     batch: int = 2
     plain: int = 2
+    cut: int = 64
 
 
 def train_lora(
@@ -104,7 +115,7 @@ def _prepare(base: Path, recipe: Recipe) -> tuple[Any, TextEncoder]:
     targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, task_type="CAUSAL_LM")
     with quiet_peft():
-        return get_peft_model(model, config).train(), TextEncoder(tokenizer, max_length=_CUT)
+        return get_peft_model(model, config).train(), TextEncoder(tokenizer, max_length=recipe.cut)
 
 
 def _order(n_texts: int, n_plain: int, recipe: Recipe, seed: int) -> list[tuple[list[int], list[int]]]:
@@ -131,8 +142,8 @@ def _loss(model: Any, encoder: TextEncoder, lines: list[Line]) -> Tensor:
     """Return the mean next-token loss over the lines, nat per token."""
     import torch
 
-    pairs = [encoder.encode_pair(*(("", line) if isinstance(line, str) else line), format="auto") for line in lines]
-    rows = [p.ids[:_CUT] for p in pairs]
+    pairs = [_encoded(encoder, line) for line in lines]
+    rows = [p.ids[: encoder.max_length] for p in pairs]
     width = max(len(r) for r in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     labels = torch.full((len(rows), width), -100)
@@ -141,3 +152,10 @@ def _loss(model: Any, encoder: TextEncoder, lines: list[Line]) -> Tensor:
         labels[i, pair.start : len(row)] = torch.from_numpy(row[pair.start :])
     loss: Tensor = model(input_ids=ids, labels=labels, use_cache=False).loss
     return loss
+
+
+def _encoded(encoder: TextEncoder, line: Line) -> Encoded:
+    if isinstance(line, Reply):
+        return encoder.encode_reply(line.messages, line.text, line.tools)
+    prompt, completion = ("", line) if isinstance(line, str) else line
+    return encoder.encode_pair(prompt, completion, format="auto")

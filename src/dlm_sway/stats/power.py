@@ -125,5 +125,16 @@ def draws_needed(alpha: float, family: int = 1) -> int:
     return max(1, math.ceil(n / level * (1 - 1e-12)) - 1)
 
 
+def require_draws(n_draws: int, *, alpha: float = 0.05) -> None:
+    """Return if the best of `n_draws` null draws and the real one can be significant at `alpha`.
+
+    Raises:
+        BadInputError: there are too few, whatever is found; or the level is outside (0, 1).
+    """
+    if n_draws < (fewest := draws_needed(alpha)):
+        what = f"{n_draws} draws are too few: p is at least 1/{n_draws + 1}, so nothing could reach {alpha:g}"
+        raise BadInputError(what, remedy=f"ask for {fewest} draws or more")
+
+
 def _draws_needed_iv(alpha: float, family: int) -> tuple[float, int]:
     return inside_unit(alpha, where="draws_needed: alpha"), count(family, where="draws_needed: family", at_least=1)

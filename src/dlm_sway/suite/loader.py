@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
-from dlm_sway.stats.power import draws_needed
+from dlm_sway.stats.power import require_draws
 from dlm_sway.suite.check_models import check_models
 from dlm_sway.suite.explain import explained, shown
 from dlm_sway.suite.faults import Fault, SpecError, did_you_mean
@@ -107,10 +108,10 @@ def _margin_faults(defaults: Mapping[str, Any], document: Document) -> Iterator[
 def _draws_faults(found: SuiteFile | None, document: Document) -> Iterator[Fault]:
     if found is None:
         return
-    draws, alpha = found.defaults.draws, found.defaults.alpha
-    if draws < (fewest := draws_needed(alpha)):
-        what = f"{draws} draws are too few: p is at least 1/{draws + 1}, so nothing could reach {alpha}"
-        yield Fault(document.place(("defaults", "draws")), what, f"give {fewest} or more")
+    try:
+        require_draws(found.defaults.draws, alpha=found.defaults.alpha)
+    except BadInputError as fault:
+        yield Fault(document.place(("defaults", "draws")), fault.what, fault.remedy or "")
 
 
 def _telling(faults: Iterable[Fault], document: Document) -> list[Fault]:

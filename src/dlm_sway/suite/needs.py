@@ -13,6 +13,6 @@ def needs_model(probe: Probe[Any], spec: ProbeSpec) -> bool:
     if probe.needs_model is not None:
         return probe.needs_model
     try:
-        return bool(probe.plan(spec, Env(), ()))
+        return bool(probe.plan(spec, Env(chat=True), ()))  # a probe of conversations asks nothing where there are none
     except SwayError:
         return True  # what is wrong is said where the probe runs

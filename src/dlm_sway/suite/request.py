@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.data.choose import MOST_ITEMS, text_items
-from dlm_sway.data.material import Source, read_material
+from dlm_sway.core.sections import Section
+from dlm_sway.data.duplicates import can_find_alike
+from dlm_sway.data.feed import Feed
+from dlm_sway.data.material import Material, Source, read_material
 from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.data.readers import items_of
+from dlm_sway.data.splits import HeldOut, beside, split
 from dlm_sway.engine.ask import TextItem
 from dlm_sway.probes.adapter_ablation import AdapterAblation, AdapterAblationSpec
 from dlm_sway.probes.base import Pairs
@@ -19,10 +23,10 @@ from dlm_sway.probes.delta_kl import DeltaKL, DeltaKLSpec
 from dlm_sway.probes.external_perplexity import ExternalPerplexity, ExternalPerplexitySpec
 from dlm_sway.probes.leakage import Leakage, LeakageSpec
 from dlm_sway.probes.target_gain import TargetGain, TargetGainSpec
+from dlm_sway.stats.power import require_draws
 
 _LOGGER: Final = logging.getLogger(__name__)
 
-FEWEST_DRAWS: Final = 19  # a rank p-value is at least 1 / (draws + 1), so fewer can never reach 0.05
 QUICK_DRAWS: Final = 19
 QUICK_TOKENS: Final = 128
 NULL_TOKENS: Final = 192  # the same for all probes, so that one pass answers them
@@ -74,11 +78,9 @@ def read_request(
         BadInputError: a file cannot be used, held-out text is part of the data or comes without it, or there are
             fewer than 19 draws.
     """
-    if n_draws < FEWEST_DRAWS:
-        what = f"{n_draws} draws are too few: p is at least 1/{n_draws + 1}, so nothing could reach 0.05"
-        raise BadInputError(what, remedy=f"ask for {FEWEST_DRAWS} draws or more")
-    items, unseen = _items(data, seed), _items(held_out, seed)
+    require_draws(n_draws)
     _require_apart(data, held_out)
+    items, unseen = _sides(data, held_out, seed)
     return Request(
         adapter=adapter,
         data=data,
@@ -91,17 +93,32 @@ def read_request(
     )
 
 
-def _items(path: Path | None, seed: int) -> tuple[TextItem, ...]:
-    """Return what is scored of a file, and warn of what is not."""
-    if path is None:
-        return ()
-    material = read_material((Source(str(path)),), seed=seed)
+def _sides(data: Path | None, held_out: Path | None, seed: int) -> tuple[tuple[TextItem, ...], tuple[TextItem, ...]]:
+    """Return what is scored of both files, as a suite from the same data has it, and warn of what is not."""
+    if data is None:
+        return (), ()
+    material = read_material((Source(str(data)),), seed=seed)
+    wanted = HeldOut("none") if held_out is None else HeldOut("file", name=str(held_out))
+    parted = split(material, wanted, seed=seed, near=can_find_alike())
+    feed = Feed(parted, seed=seed)
+    _warn(material, parted.trained, feed.size("trained"))
+    if parted.unseen is not None:
+        _warn(parted.unseen, parted.held_out, feed.size("held_out"))
+        if parted.dropped:
+            what = "%s: %s sections left out, since the data hold them or nearly so"
+            _LOGGER.warning(what, held_out, f"{parted.dropped:,}")
+    elif name := beside(material):
+        _LOGGER.warning("%s lies beside the data and is not read; --held-out names it", name)
+    return feed.trained_items, feed.held_out_items
+
+
+def _warn(material: Material, sections: Sequence[Section], most: int) -> None:
     (tally,) = material.tallies
     if tally.skipped or tally.cut or tally.kept is not None:
         _LOGGER.warning(material.summaries[0])
-    if (n := sum(len(items_of(section)) for section in material.sections)) > MOST_ITEMS:
-        _LOGGER.warning("%s: %s texts in it, of which %s are read, drawn by the seed", path, f"{n:,}", MOST_ITEMS)
-    return text_items(material.sections, seed=seed)
+    if (n := sum(len(items_of(section)) for section in sections)) > most:
+        name = material.sources[0].name
+        _LOGGER.warning("%s: %s texts in it, of which %s are read, drawn by the seed", name, f"{n:,}", most)
 
 
 def _require_apart(data: Path | None, held_out: Path | None) -> None:

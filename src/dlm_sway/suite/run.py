@@ -105,9 +105,10 @@ def _read(suite: Suite, own: Settings, arranged: Arranged) -> tuple[ProbeResult,
 
 
 def env_of(suite: Suite, own: Settings) -> Env:
-    """Return what a plan may know before there is a model."""
+    """Return what a plan may know before there is a model, which is taken for one that can do everything."""
     seed = suite.defaults.seed if own.seed is None else own.seed
-    return Env(seed=seed, n_draws=own.draws(suite), alpha=suite.defaults.alpha, format=suite.defaults.format)
+    own_format, alpha = suite.defaults.format, suite.defaults.alpha
+    return Env(seed=seed, n_draws=own.draws(suite), alpha=alpha, format=own_format, chat=True)
 
 
 def _asked(suite: Suite, own: Settings, pairs: Pairs, progress: Progress, bases: OneBase) -> Asked:

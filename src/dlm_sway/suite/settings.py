@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.result import Category
-from dlm_sway.stats.power import draws_needed
+from dlm_sway.stats.power import draws_needed, require_draws
 from dlm_sway.suite.faults import did_you_mean
 from dlm_sway.suite.score import weights_with
 from dlm_sway.suite.spec import WEIGHTS, Suite
@@ -63,10 +63,7 @@ class Settings:
             BadInputError: too few to reach significance.
         """
         n_draws = suite.defaults.draws if self.n_draws is None else self.n_draws
-        fewest = draws_needed(suite.defaults.alpha)
-        if n_draws < fewest:
-            what = f"{n_draws} draws are too few: p is at least 1/{n_draws + 1}, so nothing could reach"
-            raise BadInputError(f"{what} {suite.defaults.alpha:g}", remedy=f"ask for {fewest} draws or more")
+        require_draws(n_draws, alpha=suite.defaults.alpha)
         return n_draws
 
     def rounds(self, suite: Suite) -> tuple[int, ...]:
