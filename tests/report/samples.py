@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from dlm_sway.core.result import ProbeResult, SuiteResult
+from dlm_sway.chain.result import ChainResult, Finding, Link
+from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
 from dlm_sway.report.document import Result
 from dlm_sway.report.read import load_result
 
@@ -20,7 +21,7 @@ HOSTILE: Final = (
 
 
 def stored(kind: str, version: int = 1) -> Result:
-    """Return a stored result, `check` or `suite`."""
+    """Return a stored result, `check`, `suite` or `chain`."""
     return load_result(FOLDER / f"{kind}-v{version}.json")
 
 
@@ -65,6 +66,23 @@ def hostile() -> SuiteResult:
         probes=(probe,),
         provenance={HOSTILE: HOSTILE, "versions": {HOSTILE: HOSTILE}},
     )
+
+
+def hostile_chain() -> ChainResult:
+    """Return a walk in which every text that a user, a file or a server has a say in attacks its reader."""
+    finding = Finding(
+        step="behaviour",
+        verdict=Verdict.FAIL,
+        cause=HOSTILE,
+        message=HOSTILE,
+        remedy=HOSTILE,
+        effect_left=0.5,
+        interval=(0.4, 0.6),
+        evidence={HOSTILE: HOSTILE, "modules": {HOSTILE: 1.0}},
+    )
+    static = finding.model_copy(update={"step": "static", "interval": None})
+    links = tuple(Link(name=name, what=HOSTILE, findings=(static, finding)) for name in ("adapter", "served"))
+    return ChainResult(adapter=HOSTILE, base=HOSTILE, links=links, not_walked=("gguf",), provenance={HOSTILE: HOSTILE})
 
 
 def snapshot(name: str, text: str) -> str:

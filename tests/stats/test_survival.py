@@ -46,10 +46,31 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
         made = grid(600, seed=seed)
         noise = np.random.default_rng(seed + 1000).standard_normal(600)
         found = of(made[0][2] + noise, made)
-        truth = (made[0][2] - made[0][0]) @ (made[0][4] - made[0][0]) / ((made[0][4] - made[0][0]) ** 2).sum()
+        half, whole = made[0][2] - made[0][0], made[0][4] - made[0][0]
+        truth = half @ whole / (whole @ whole)
         assert found.low is not None and found.high is not None  # noqa: PT018 (one interval)
         covered += found.low <= truth <= found.high
     assert covered >= 180
+
+
+def test_what_a_format_takes_from_all_tokens_alike_is_no_lost_effect() -> None:
+    made = grid()
+    effect = made[0][4] - made[0][0]
+    lifted = made[0] + np.array(SCALES)[:, None] * 0.5  # an adapter that raises all log-probs on average
+    found = survival(SCALES, lifted, lifted[4] - 0.1, made[1], rng=np.random.default_rng(1))
+    assert found.ratio == pytest.approx(1.0)
+    assert found.lam == pytest.approx(1.0)
+    assert found.unexplained == pytest.approx(0.0, abs=1e-9)
+    assert found.shift == pytest.approx(-0.1)
+    assert found.effect == pytest.approx(float(np.sqrt(((effect + 0.5) ** 2).mean())))
+
+
+def test_noise_larger_than_the_effect_is_surely_beside_it() -> None:
+    made = grid()
+    noise = 3.0 * np.random.default_rng(2).standard_normal(made[0].shape[1])
+    found = of(made[0][4] + noise, made)
+    assert found.unexplained_low is not None and found.unexplained_high is not None  # noqa: PT018 (one interval)
+    assert 1.0 < found.unexplained_low < found.unexplained < found.unexplained_high
 
 
 def test_one_cluster_has_no_interval() -> None:
@@ -59,17 +80,19 @@ def test_one_cluster_has_no_interval() -> None:
     assert found.ratio == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("case", ["no effect", "nan", "shape", "scales"])
+@pytest.mark.parametrize("case", ["no effect", "same effect", "nan", "shape", "scales"])
 def test_what_cannot_be_said_is_refused(case: str) -> None:
     made = grid(40)
     values, observed, scales = made[0].copy(), made[0][4].copy(), SCALES
     if case == "no effect":
         values[:] = values[0]
+    elif case == "same effect":
+        values[:] = values[0] + np.array(SCALES)[:, None]
     elif case == "nan":
         observed[3] = np.nan
     elif case == "shape":
         observed = observed[:-1]
     else:
         scales = SCALES[::-1]
-    with pytest.raises(BadInputError, match=r"no effect|not finite|do not agree|must ascend"):
+    with pytest.raises(BadInputError, match=r"no effect|the same on every|not finite|do not agree|must ascend"):
         survival(scales, values, observed, made[1], rng=np.random.default_rng(0))

@@ -115,6 +115,13 @@ class ApiBackend(Differential[ApiView]):
             self.write(["Hello"], view, max_new_tokens=1)
         return True, ""
 
+    def bits_per_weight(self) -> float | None:
+        """Return in how many bits the base's server keeps a weight; None where it does not say."""
+        told = _told(self.wires[0])
+        size, n = told.get("size"), told.get("n_params")
+        known = isinstance(size, int) and isinstance(n, int) and size > 0 and n > 0
+        return 8.0 * float(size or 0) / float(n or 1) if known else None
+
     def scalars(self, rows: Sequence[Scored], views: Sequence[View], reducers: Sequence[str]) -> Values:
         """Return per-position scalars of rows; see `ScalarBackend`.
 
@@ -343,11 +350,16 @@ class LoraApiBackend(Scaled[ApiView], ApiBackend):
 
 def _vocabulary(wire: Wire) -> int | None:
     """Return how many tokens the model has, as a llama.cpp server says it; padded rows count, which no text has."""
+    n = _told(wire).get("n_vocab")
+    return n if isinstance(n, int) and n > 0 else None
+
+
+def _told(wire: Wire) -> Mapping[str, Any]:
+    """Return what a llama.cpp server tells of the model; nothing where it is another server."""
     said = wire.client.get("/v1/models") if wire.deepens else None
     entries = said.get("data") if isinstance(said, dict) else None
     meta = entries[0].get("meta") if isinstance(entries, list) and entries and isinstance(entries[0], dict) else None
-    n = meta.get("n_vocab") if isinstance(meta, dict) else None
-    return n if isinstance(n, int) and n > 0 else None
+    return meta if isinstance(meta, dict) else {}
 
 
 @register("api")

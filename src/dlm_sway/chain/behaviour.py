@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -11,121 +11,87 @@ import numpy.typing as npt
 
 from dlm_sway.adapters.config import AdapterConfig
 from dlm_sway.backends.base import BulkBackend
+from dlm_sway.chain.margins import FLOOR_TIMES, bits_of, margin_of
+from dlm_sway.chain.reference import Reference, observe, take_reference
 from dlm_sway.chain.result import Finding
-from dlm_sway.chain.static import ENOUGH, NOT_APPLIED, OTHER_SCALE, OTHER_WEIGHTS, cause_of_scale, scale_faults
+from dlm_sway.chain.static import (
+    ALPHA_IGNORED,
+    DROWNED,
+    ENOUGH,
+    NOT_APPLIED,
+    OTHER_SCALE,
+    OTHER_WEIGHTS,
+    RSLORA_IGNORED,
+    cause_of_scale,
+)
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Verdict
-from dlm_sway.core.views import scaled
-from dlm_sway.engine.ask import Ask, TextItem
-from dlm_sway.engine.floor import measure_floor
-from dlm_sway.engine.run import Engine
-from dlm_sway.stats.equivalence import equivalence
-from dlm_sway.stats.survival import survival
+from dlm_sway.engine.ask import TextItem
+from dlm_sway.stats.equivalence import Equivalence, equivalence
+from dlm_sway.stats.survival import Survival, survival
 
-_SCALES: Final = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-_FLOOR_TIMES: Final = 10.0
-_MARGINS: Final = {"float32": 0.005, "bfloat16": 0.02, "float16": 0.02}
-_UNKNOWN_DTYPE_MARGIN: Final = 0.02
+AT_MOST: Final = 1.1
+"""More of the effect than this is another scale; 1 + what may be lost."""
+DROWNS: Final = 1.0
+"""Mean square of what is beside the effect, over that of the effect, from which on the effect is drowned."""
 _UNEXPLAINED: Final = 0.5
+_PLAIN: Final = AdapterConfig(peft_type="LORA", r=1, lora_alpha=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What was tested: log-probs of some texts at several scales of the adapter.
+def decide(same: Equivalence, left: Survival, *, own: bool) -> Verdict:
+    """Return whether a link is what was tested.
 
-    Attributes:
-        items: the texts.
-        scales: ascending, 0 and 1 among them.
-        logprobs: float64[G, P], nats.
-        offsets: int64[n_items + 1].
-        floor: largest difference of a log-prob that numerics alone make, nats.
-        dtype: what it was computed in.
+    Three claims, each with an interval: the mean log-prob is within its margin, between 0.9 and 1.1 of the effect is
+    left, and what comes beside it is smaller than the effect. FAIL where one is surely wrong, PASS where all surely
+    hold. How often that errs is in docs/statistics/equivalence.md.
+
+    Args:
+        same: of the mean log-prob, over all texts.
+        left: of the effect.
+        own: whether the effect is that on the user's texts. On general text an adapter may do less than any format,
+            which is no fault of the link, so there the third claim can be open and never wrong.
     """
-
-    items: tuple[TextItem, ...]
-    scales: tuple[float, ...]
-    logprobs: npt.NDArray[np.float64]
-    offsets: npt.NDArray[np.int64]
-    floor: float
-    dtype: str
-
-
-def take_reference(backend: Any, items: Sequence[TextItem], config: AdapterConfig, *, max_tokens: int) -> Reference:
-    """Return the reference of a differential backend; `config` adds the scales that known faults would show."""
-    scales = tuple(sorted({*_SCALES, *(lam for lam in scale_faults(config).values() if lam <= 8.0)}))  # noqa: PLR2004 (beyond, a model says nothing)
-    engine = Engine(backend)
-    floor = measure_floor(engine)
-    asked = Ask(tuple(items), tuple(scaled(x) for x in scales), frozenset({"gain"}), max_tokens=max_tokens)
-    (scores,) = engine.answer([asked])
-    logprobs = scores.base_logprob + scores.values["gain"]
-    return Reference(tuple(items), scales, logprobs, scores.offsets, floor.max_logprob, floor.dtype)
-
-
-def observe(backend: BulkBackend, reference: Reference, *, max_tokens: int) -> npt.NDArray[np.float64]:
-    """Return the log-probs that a whole model, or a server as it stands, gives the reference's texts, float64[P]."""
-    (scores,) = Engine(backend).answer([Ask(reference.items, (), frozenset(), max_tokens=max_tokens)])
-    if not np.array_equal(scores.offsets, reference.offsets):
-        raise BadInputError("it cuts these texts into other tokens", remedy="compare the tokens first")
-    return scores.base_logprob
-
-
-def margin_of(reference: Reference, dtype: str) -> float:
-    """Return the margin of equivalence in nat a token: what the dtype makes, and ten times the numeric floor."""
-    return max(_MARGINS.get(dtype, _UNKNOWN_DTYPE_MARGIN), _FLOOR_TIMES * reference.floor)
+    ends = (left.low, left.high, left.unexplained_low, left.unexplained_high)
+    if any(end is None for end in ends):
+        return Verdict.INCONCLUSIVE
+    low, high, beside_low, beside_high = (float(end) for end in ends if end is not None)
+    if same.decision == "outside" or high < ENOUGH or low > AT_MOST or (own and beside_low > DROWNS):
+        return Verdict.FAIL
+    held = same.decision == "within" and low >= ENOUGH and high <= AT_MOST and beside_high <= DROWNS
+    return Verdict.PASS if held else Verdict.INCONCLUSIVE
 
 
 def judge(
     reference: Reference,
     observed: npt.NDArray[np.float64],
-    config: AdapterConfig | None = None,
+    config: AdapterConfig = _PLAIN,
     *,
     margin: float,
     seed: int = 0,
 ) -> Finding:
-    """Return whether `observed` is what was tested: within the margin, and with at least 0.9 of the effect left."""
+    """Return whether a link is what was tested, by `decide`, and where it is not, why.
+
+    Args:
+        reference: what was tested.
+        observed: float64[P], log-probs that the link gives the texts' tokens; NaN where a server does not say.
+        config: tells which scales known faults would show.
+        margin: of the mean log-prob, nat a token.
+        seed: of resampling.
+    """
+    if (unsaid := _unsaid(observed)) is not None:
+        return unsaid
     tokens = np.diff(reference.offsets)
-    clusters = [item.cluster for item in reference.items]
-    by_token = [c for c, n in zip(clusters, tokens.tolist(), strict=True) for _ in range(n)]
-    tuned = reference.logprobs[reference.scales.index(1.0)]
-    if not np.isfinite(observed).all():
-        return Finding(step="behaviour", verdict=Verdict.ERROR, message="it gives log-probs that are no numbers")
-    sums = np.add.reduceat(observed - tuned, reference.offsets[:-1])
+    clusters = [item.cluster for item in reference.asked]
+    sums = np.add.reduceat(observed - reference.tuned, reference.offsets[:-1])
     same = equivalence(sums, tokens, clusters, margin=margin)
-    try:
-        left = survival(reference.scales, reference.logprobs, observed, by_token, rng=stream(seed, "chain", "survival"))
-    except BadInputError:
-        left = None
     evidence: dict[str, Any] = {"equivalence": asdict(same), "margin": margin, "n_items": len(tokens)}
-    if left is None or left.effect <= _FLOOR_TIMES * reference.floor:
-        message = "the adapter does nothing to these texts that numerics alone would not, so nothing could be lost"
-        remedy = "give --data with what it was trained on"
-        return Finding(
-            step="behaviour", verdict=Verdict.INCONCLUSIVE, message=message, remedy=remedy, evidence=evidence
-        )
-    evidence["survival"] = asdict(left)
-    verdict = _verdict(same.decision, left.low, left.high)
-    cause = _cause(left, config) if verdict is Verdict.FAIL else None
-    lam = f"{left.lam:.2f}"
-    message = (
-        f"{left.ratio:.1%} of the effect is left, as at scale {lam}; {same.estimate:+.4f} nat/token, margin {margin:g}"
-    )
-    interval = None if left.low is None or left.high is None else (left.low, left.high)
-    remedy = _REMEDIES.get(cause or "", "") if cause else ""
-    if verdict is Verdict.INCONCLUSIVE:
-        more = "" if same.n_to_decide is None else f", about {same.n_to_decide}"
-        remedy = f"give more texts{more}: these do not decide"
-    return Finding(
-        step="behaviour",
-        verdict=verdict,
-        cause=cause,
-        message=message,
-        remedy=remedy,
-        effect_left=left.ratio,
-        interval=interval,
-        lam_hat=left.lam,
-        evidence=evidence,
-    )
+    own = reference.own
+    left = _left(reference, observed, own, np.repeat(clusters, tokens), seed=seed)
+    if left is None or left.effect <= FLOOR_TIMES * reference.floor:
+        return _nothing_to_lose(evidence)
+    evidence |= {"survival": asdict(left), "survival_on": "the data" if own is not None else "all texts"}
+    return _judged(same, left, config, evidence, own=own is not None)
 
 
 def assert_equivalent(
@@ -140,35 +106,91 @@ def assert_equivalent(
         margin: nat a token; None for what dtype and numeric floor make.
     """
     items = tuple(TextItem("", text, str(i), str(i)) for i, text in enumerate(texts))
-    config = AdapterConfig(peft_type="LORA", r=1, lora_alpha=1)
-    taken = take_reference(reference, items, config, max_tokens=10**6)
-    observed = observe(candidate, taken, max_tokens=10**6)
-    dtype = str(getattr(candidate, "dtype", "")).removeprefix("torch.")
-    found = judge(taken, observed, margin=margin_of(taken, dtype) if margin is None else margin)
+    taken = take_reference(reference, items, _PLAIN, max_tokens=10**6)
+    observed = observe(candidate, taken)
+    bits = bits_of(str(getattr(candidate, "dtype", "")).removeprefix("torch."))
+    by_rule = margin_of(bits, floor=taken.floor, effect=taken.mean_effect)
+    found = judge(taken, observed.logprobs, margin=by_rule if margin is None else margin)
     if found.verdict is not Verdict.PASS:
         raise AssertionError(f"{found.verdict.value}: {found.message}{'; ' + found.cause if found.cause else ''}")
     return found
 
 
-def _verdict(decision: str, low: float | None, high: float | None) -> Verdict:
-    if low is None or high is None:
-        return Verdict.INCONCLUSIVE
-    if decision == "outside" or high < ENOUGH:
-        return Verdict.FAIL
-    return Verdict.PASS if decision == "within" and low >= ENOUGH else Verdict.INCONCLUSIVE
+def _unsaid(observed: npt.NDArray[np.float64]) -> Finding | None:
+    """Return what is said where a server leaves tokens out; None where it names all."""
+    unknown = int(np.isnan(observed).sum())
+    if not unknown:
+        return None
+    message = f"it names no log-prob for {unknown} of {len(observed)} tokens, and which those are is no chance"
+    remedy = "serve it with llama.cpp or vLLM, which give the log-prob of any token"
+    return Finding(step="behaviour", verdict=Verdict.SKIP, message=message, remedy=remedy)
 
 
-def _cause(left: Any, config: AdapterConfig | None) -> str:
+def _left(
+    reference: Reference,
+    observed: npt.NDArray[np.float64],
+    own: npt.NDArray[np.bool_] | None,
+    by_token: npt.NDArray[np.str_],
+    *,
+    seed: int,
+) -> Survival | None:
+    rng, where = stream(seed, "chain", "survival"), slice(None) if own is None else own
+    try:
+        named = by_token[where].tolist()
+        return survival(reference.scales, reference.logprobs[:, where], observed[where], named, rng=rng)
+    except BadInputError:
+        return None
+
+
+def _nothing_to_lose(evidence: dict[str, Any]) -> Finding:
+    message = "the adapter does nothing to these texts that numerics alone would not, so nothing could be lost"
+    remedy = "give --data with what it was trained on"
+    return Finding(step="behaviour", verdict=Verdict.INCONCLUSIVE, message=message, remedy=remedy, evidence=evidence)
+
+
+def _judged(
+    same: Equivalence, left: Survival, config: AdapterConfig, evidence: dict[str, Any], *, own: bool
+) -> Finding:
+    verdict = decide(same, left, own=own)
+    cause = _cause(left, config) if verdict is Verdict.FAIL else None
+    message = (
+        f"{left.ratio:.1%} of the effect is left, as at scale {left.lam:.2f}; beside it {left.unexplained**0.5:.2g} "
+        f"times its size; {same.estimate:+.4f} nat/token, margin {same.margin:.3g}"
+    )
+    remedy = REMEDIES[cause] if cause else ""
+    if verdict is Verdict.INCONCLUSIVE:
+        remedy = _undecided(same, own=own)
+    return Finding(
+        step="behaviour",
+        verdict=verdict,
+        cause=cause,
+        message=message,
+        remedy=remedy,
+        effect_left=left.ratio,
+        interval=None if left.low is None or left.high is None else (left.low, left.high),
+        lam_hat=left.lam,
+        evidence=evidence,
+    )
+
+
+def _undecided(same: Equivalence, *, own: bool) -> str:
+    if not own:
+        return "give --data with what it was trained on: on general text it does too little to be told from the format"
+    more = "" if same.n_to_decide is None or same.decision != "undecided" else f", about {same.n_to_decide}"
+    return f"give --data with more texts{more}: these do not decide"
+
+
+def _cause(left: Survival, config: AdapterConfig) -> str:
     if left.unexplained > _UNEXPLAINED:
         return OTHER_WEIGHTS
-    found = cause_of_scale(left.lam, config or AdapterConfig(peft_type="LORA", r=1, lora_alpha=1))
-    return found or OTHER_WEIGHTS
+    return cause_of_scale(left.lam, config) or OTHER_WEIGHTS
 
 
-_REMEDIES: Final = {
+REMEDIES: Final = {
     NOT_APPLIED: "load the adapter: llama.cpp --lora FILE, vLLM --enable-lora and the adapter's name as the model",
-    "alpha ignored": "the server must multiply by alpha / r; convert the adapter again",
-    "rsLoRA ignored": "the server must multiply by alpha / sqrt(r); or use a file of `sway convert`",
+    ALPHA_IGNORED: "the server must multiply by alpha / r; convert the adapter again with `sway convert`",
+    RSLORA_IGNORED: "the server must multiply by alpha / sqrt(r); or use a file of `sway convert`",
     OTHER_SCALE: "look for a scale that the server multiplies by (llama.cpp --lora-scaled)",
     OTHER_WEIGHTS: "it is another base, another adapter, or a coarse quantisation: compare the files",
+    DROWNED: "keep more bits, or serve base and adapter side by side",
 }

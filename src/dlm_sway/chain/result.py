@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from dlm_sway.core.result import Interval, Verdict, worst
 
+SCHEMA_VERSION: Final = 1
+
 LinkName: TypeAlias = Literal["adapter", "merged", "gguf", "served"]
-Step: TypeAlias = Literal["static", "tokens", "behaviour"]
+Step: TypeAlias = Literal["static", "tokens", "behaviour", "stop"]
 
 
 class Finding(BaseModel):
@@ -55,6 +58,11 @@ class Link(BaseModel):
     what: str
     findings: tuple[Finding, ...]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _verdict_follows_from_the_findings(cls, data: Any) -> Any:
+        return _without_verdict(data)
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Verdict:
@@ -81,15 +89,25 @@ class ChainResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     adapter: str
     base: str
     links: tuple[Link, ...]
     not_walked: tuple[LinkName, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _verdict_follows_from_the_links(cls, data: Any) -> Any:
+        return _without_verdict(data)
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Verdict:
         """The worst of the links."""
         return worst(link.verdict for link in self.links)
+
+
+def _without_verdict(data: Any) -> Any:
+    """Return what a file holds without its verdict, which is never believed."""
+    return {k: v for k, v in data.items() if k != "verdict"} if isinstance(data, Mapping) else data

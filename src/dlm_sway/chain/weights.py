@@ -20,6 +20,7 @@ from dlm_sway.adapters.dtypes import Float32Array
 from dlm_sway.adapters.gguf_lora import open_gguf
 from dlm_sway.adapters.gguf_names import names_of
 from dlm_sway.adapters.lora import Lora
+from dlm_sway.chain.margins import bits_of
 
 NARROW: Final = {"BF16": "bf16", "F16": "fp16"}
 _NF4: Final = np.array(
@@ -82,6 +83,12 @@ class GgufWeights:
         known = {weight: f"{module}.weight" for module, weight in self._names.weights.items()}
         known |= _OTHER_NAMES
         self._tensors = {known[t.name]: t for t in self.reader.tensors if t.name in known}
+
+    def bits(self) -> float | None:
+        """Return the bits of a weight in the coarsest of the matrices; None where a type is not known."""
+        found = [bits_of(str(t.tensor_type.name)) for t in self._tensors.values() if len(t.shape) > 1]
+        known = [bits for bits in found if bits is not None]
+        return min(known) if known and len(known) == len(found) else None
 
     def names(self) -> frozenset[str]:
         """Return the names."""

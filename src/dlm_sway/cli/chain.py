@@ -3,77 +3,108 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from dlm_sway.cli.options import Adapter, Base, Data, Device, JsonPath, Quiet, Seed, option, ready_to_write
+from dlm_sway.cli.options import (
+    Adapter,
+    Base,
+    Data,
+    Device,
+    HtmlPath,
+    JsonPath,
+    JunitPath,
+    MarkdownPath,
+    Quiet,
+    Seed,
+    option,
+    ready_to_write,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dlm_sway.chain.given import ChainRequest
+
+Merged: TypeAlias = Annotated[Path | None, option("--merged", metavar="DIR", help="Directory of the merged model.")]
+Gguf: TypeAlias = Annotated[Path | None, option("--gguf", metavar="FILE", help="GGUF file of the merged model.")]
+Endpoint: TypeAlias = Annotated[
+    str | None, option("--endpoint", metavar="URL", help="Address of the server, such as http://host:8080.")
+]
+Name: TypeAlias = Annotated[str | None, option("--model", metavar="NAME", help="The model's name on it.")]
+Key: TypeAlias = Annotated[
+    str | None, option("--api-key-env", metavar="NAME", help="Environment variable that holds its key.")
+]
+Timeout: TypeAlias = Annotated[
+    float, option("--timeout", metavar="SECONDS", min=0.1, help="Longest wait for an answer of the server.")
+]
+Every: TypeAlias = Annotated[bool, option("--all", help="Go on behind a broken link.")]
 
 
 def chain(
     adapter: Adapter,
     *,
     base: Base = None,
-    merged: Annotated[
-        Path | None,
-        option("--merged", metavar="DIR", help="Directory of the merged model."),
-    ] = None,
-    gguf: Annotated[
-        Path | None,
-        option("--gguf", metavar="FILE", help="GGUF file of the merged model."),
-    ] = None,
-    endpoint: Annotated[
-        str | None,
-        option("--endpoint", metavar="URL", help="Address of the server, such as http://host:8080."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        option("--model", metavar="NAME", help="The model's name on it."),
-    ] = None,
-    api_key_env: Annotated[
-        str | None,
-        option("--api-key-env", metavar="NAME", help="Environment variable that holds its key."),
-    ] = None,
+    merged: Merged = None,
+    gguf: Gguf = None,
+    endpoint: Endpoint = None,
+    model: Name = None,
+    api_key_env: Key = None,
+    timeout: Timeout = 60.0,
     data: Data = None,
-    every: Annotated[
-        bool,
-        option("--all", help="Go on behind a broken link."),
-    ] = False,
+    every: Every = False,
     json_path: JsonPath = None,
+    markdown: MarkdownPath = None,
+    html: HtmlPath = None,
+    junit: JunitPath = None,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Walk from the trained adapter to the server and name the first link that broke, and why.
 
-    Each link is compared by its files, by the tokens that it makes, and by
-    log-probs: is at least 0.9 of the adapter's effect left?
+    Each link is compared by its files, by the tokens that it makes, by
+    log-probs (is at least 0.9 of the adapter's effect left?) and by how
+    probable it is to stop where an answer of the data ends.
     """
-    json_path = ready_to_write(json_path)
-    from dlm_sway.chain.walk import ChainRequest, walk
-    from dlm_sway.cli.console import stdout_console
-    from dlm_sway.cli.deliver import deliver
-    from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
-    from dlm_sway.cli.progress import show_progress
-    from dlm_sway.report.chain_terminal import print_chain
-    from dlm_sway.report.json import dumps
-    from dlm_sway.suite.result import exit_code_of
+    files = {"json": json_path, "markdown": markdown, "html": html, "junit": junit}
+    files = {name: ready_to_write(path) for name, path in files.items()}
+    from dlm_sway.chain.given import ChainRequest
 
     request = ChainRequest(
         adapter=adapter.expanduser(),
         base=base,
-        merged=None if merged is None else merged.expanduser(),
-        gguf=None if gguf is None else gguf.expanduser(),
+        merged=_expanded(merged),
+        gguf=_expanded(gguf),
         endpoint=endpoint,
         model=model,
         api_key_env=api_key_env,
-        data=None if data is None else data.expanduser(),
+        data=_expanded(data),
         every=every,
         device=device,
         seed=seed,
+        timeout_s=timeout,
     )
+    _walk(request, files, quiet=quiet)
+
+
+def _walk(request: ChainRequest, files: Mapping[str, Path | None], *, quiet: bool) -> None:
+    """Walk, write each report that has a path, print it and end with the verdict's exit code."""
+    from dlm_sway.chain.walk import walk
+    from dlm_sway.cli.console import stdout_console
+    from dlm_sway.cli.deliver import deliver_reports
+    from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
+    from dlm_sway.cli.progress import show_progress
+    from dlm_sway.report.chain_terminal import print_chain
+    from dlm_sway.suite.result import exit_code_of
+
     pass_on_warnings()
     with ctrl_c_explained(), show_progress(quiet=quiet) as progress:
         result = walk(request, progress=progress)
-    deliver(json_path, lambda: dumps(result.model_dump()), lambda: print_chain(result, stdout_console()))
+    deliver_reports(result, files, lambda: print_chain(result, stdout_console()))
     raise typer.Exit(int(exit_code_of(result.verdict)))
+
+
+def _expanded(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser()

@@ -28,7 +28,7 @@ class Format(StrEnum):
 
 def report(
     file: Annotated[
-        Path, typer.Argument(metavar="RESULT.json", help="What `sway check --json` or `sway run --json` wrote.")
+        Path, typer.Argument(metavar="RESULT.json", help="What `sway check`, `run` or `chain --json` wrote.")
     ],
     *,
     form: Annotated[

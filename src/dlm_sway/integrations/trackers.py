@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
+from dlm_sway.chain.result import ChainResult, Link
 from dlm_sway.core.extras import needs_extra
 from dlm_sway.core.result import Interval, SuiteResult, Verdict
 from dlm_sway.report.document import Result
@@ -19,6 +20,7 @@ from dlm_sway.report.text import clean
 if TYPE_CHECKING:
     from dlm_sway.report.write import ReportFormat
 
+_Answer: TypeAlias = tuple[str, Verdict, float | None, Interval | None]
 Module: TypeAlias = Literal["trackio", "wandb"]
 
 _PREFIX: Final = "sway"
@@ -48,7 +50,7 @@ def log_result(
     """Put a result where a team keeps its runs.
 
     Args:
-        result: of a suite or of a check.
+        result: of a suite, a check or a walk along the chain.
         tracker: where to.
         step: of the training, where the result is of a checkpoint.
         reports: formats that are kept as files.
@@ -71,15 +73,14 @@ def metrics_of(result: Result) -> dict[str, float]:
     """Return what can be drawn over steps: `sway/score`, and `effect`, `low`, `high`, `passed` of `sway/probe/NAME`.
 
     `passed` is 1 or 0, and is left out where nothing was decided: a line has a gap there, and no false zero. Of a check
-    it is `sway/question/NAME`. No key is the beginning of another: MLflow keeps them as files in folders.
+    it is `sway/question/NAME`, of a chain `sway/link/NAME`, whose effect is the share that is left. No key is the
+    beginning of another: MLflow keeps them as files in folders.
     """
     found: dict[str, float | None] = {}
     if isinstance(result, SuiteResult):
         found |= {"score": result.score, "coverage": result.coverage}
         found |= {f"category/{category}": value for category, value in result.components.items()}
-        kind, rows = "probe", [(p.name, p.verdict, p.raw, p.ci_95) for p in result.probes]
-    else:
-        kind, rows = "question", [(name, q.verdict, q.effect, q.interval) for name, q in result.questions.items()]
+    kind, rows = _answers(result)
     for name, row in zip(_safe([name for name, *_ in rows]), rows, strict=True):
         found |= {f"{kind}/{name}/{key}": value for key, value in _numbers(*row[1:]).items()}
     return {f"{_PREFIX}/{key}": float(v) for key, v in found.items() if v is not None and math.isfinite(v)}
@@ -90,12 +91,24 @@ def tags_of(result: Result) -> dict[str, str]:
     own = {"verdict": str(result.verdict), "adapter": result.adapter, "base": result.base}
     if isinstance(result, SuiteResult):
         own |= {"suite": result.name, "band": result.band}
-        rows = [(p.name, p.verdict) for p in result.probes]
-    else:
-        rows = [(name, q.verdict) for name, q in result.questions.items()]
-    names = _safe([name for name, _ in rows])
-    own |= {f"verdict.{name}": str(verdict) for name, (_, verdict) in zip(names, rows, strict=True)}
+    _, rows = _answers(result)
+    names = _safe([name for name, *_ in rows])
+    own |= {f"verdict.{name}": str(verdict) for name, (_, verdict, *_) in zip(names, rows, strict=True)}
     return {f"{_PREFIX}.{key}": clean(value, limit=_VALUE) for key, value in own.items() if value}
+
+
+def _answers(result: Result) -> tuple[str, list[_Answer]]:
+    """Return what the answers of a result are called, and name, verdict, effect and interval of each."""
+    if isinstance(result, SuiteResult):
+        return "probe", [(p.name, p.verdict, p.raw, p.ci_95) for p in result.probes]
+    if isinstance(result, ChainResult):
+        return "link", [_link(link) for link in result.links]
+    return "question", [(name, q.verdict, q.effect, q.interval) for name, q in result.questions.items()]
+
+
+def _link(link: Link) -> _Answer:
+    found = next((f for f in link.findings if f.step == "behaviour"), None)
+    return link.name, link.verdict, found.effect_left if found else None, found.interval if found else None
 
 
 def _numbers(verdict: Verdict, effect: float | None, ends: Interval | None) -> dict[str, float | None]:

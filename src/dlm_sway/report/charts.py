@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from dlm_sway.core.extras import needs_extra
 from dlm_sway.report import numbers
+from dlm_sway.report.document import LinkView
 from dlm_sway.report.effects import Effect
 from dlm_sway.report.evidence import Curve, Extremes, Layer, Matrix
 from dlm_sway.report.palette import LIGHT, Palette
@@ -43,6 +44,32 @@ def effect_chart(effect: Effect, palette: Palette = LIGHT) -> Any:
         )
     layers += _estimate(alt, effect, palette, x=x, y=y)
     return _finished(alt.layer(*layers).properties(width=WIDTH, height=height), palette)
+
+
+def chain_chart(links: Sequence[LinkView], palette: Palette = LIGHT) -> Any:
+    """Return the share of the effect that is left at each link, with its interval, in the order of the chain."""
+    alt = _altair()
+    rows = [
+        {"r": link.name, "x": link.left, "low": link.low, "high": link.high, "t": f"{link.name}: {link.shown}"}
+        for link in links
+        if link.left is not None
+    ]
+    minimum = next(link.minimum for link in links if link.left is not None)
+    reach = [value for row in rows for value in (row["x"], row["low"], row["high"]) if isinstance(value, float)]
+    scale = alt.Scale(domain=[min(0.0, *reach), max(1.1, *reach)], nice=False)
+    axis = alt.Axis(format="%", tickCount=6, grid=False)
+    x = alt.X("x:Q", title="effect left", scale=scale, axis=axis)
+    y = alt.Y("r:N", sort=[link.name for link in links], title=None, axis=alt.Axis(labelLimit=140, ticks=False))
+    base = alt.Chart(alt.Data(values=rows))
+    spans = alt.Chart(alt.Data(values=[row for row in rows if row["low"] is not None and row["high"] is not None]))
+    span = spans.mark_rule(color=palette.mark, strokeWidth=4, opacity=0.55, strokeCap="round", aria=False)
+    point = base.mark_point(shape="diamond", filled=True, size=150, color=palette.mark, opacity=1)
+    layers = [
+        _rule(alt, palette.bar, x=minimum, dash=True, scale=scale),
+        span.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y),
+        point.encode(x=x, y=y, description="t:N"),
+    ]
+    return _finished(alt.layer(*layers).properties(width=WIDTH, height=_LANE * max(len(links), 2)), palette)
 
 
 def curve_chart(curve: Curve, palette: Palette = LIGHT) -> Any:

@@ -1,7 +1,7 @@
 """The view model of a whole report: what every renderer shows, as text that is safe to print and numbers to draw.
 
-A check and a suite give the same document. What differs is what stands on top: a check has questions, a suite has
-the claims of its probes and a score.
+A check, a suite and a walk along the chain give the same document. What differs is what stands on top: a check has
+questions, a suite has the claims of its probes and a score, a walk has a panel of links.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from dlm_sway.chain.result import ChainResult
 from dlm_sway.core.result import ProbeResult, Question, SuiteResult, Verdict
 from dlm_sway.report import model, numbers
 from dlm_sway.report.effects import Effect, claims_of, effect_of
@@ -20,12 +21,12 @@ from dlm_sway.report.text import clean, shorten
 from dlm_sway.report.work import work_line
 from dlm_sway.suite.result import QUESTIONS, CheckResult
 
-Result: TypeAlias = CheckResult | SuiteResult
+Result: TypeAlias = CheckResult | SuiteResult | ChainResult
 
 _NAME_WIDTH: Final = 60
 _SHOWN: Final = 3
-_MAX_FACTS: Final = 120
-_COUNTED: Final = (
+MAX_FACTS: Final = 120
+COUNTED: Final = (
     (Verdict.ERROR, "could not run"),
     (Verdict.FAIL, "failed"),
     (Verdict.INCONCLUSIVE, "undecided"),
@@ -86,6 +87,35 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkView:
+    """One link of the chain, a line of its panel.
+
+    Attributes:
+        name: which.
+        what: its file or address.
+        verdict: the answer.
+        left: share of the adapter's effect that is left; None where it was not measured.
+        low: lower end of its 95 % interval, or None.
+        high: upper end, or None.
+        shown: all three as text, or empty.
+        cause: the fault by name, or empty.
+        remedy: what to do, or empty.
+        minimum: share from which on nothing is lost.
+    """
+
+    name: str
+    what: str
+    verdict: Verdict
+    left: float | None = None
+    low: float | None = None
+    high: float | None = None
+    shown: str = ""
+    cause: str = ""
+    remedy: str = ""
+    minimum: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A report before any layout.
 
@@ -95,17 +125,18 @@ class Document:
         subject: the adapter and its base as they were named.
         verdict: the worst answer.
         summary: the answer in a few words, without verdict and title.
-        claims: what stands on top: the questions of a check, the claims of a suite.
-        probes: one each, in order.
+        claims: what stands on top: the questions of a check, the claims of a suite, the steps of a walk.
+        probes: one each, in order; of a walk its links.
         counts: how many of the answers on top have each verdict, the worst first.
         steps: what to do next, most important first.
         score: of a suite.
         provenance: what it takes to run it again, as pairs.
         work: what it took, in a line.
         seconds: wall time, where it was measured.
+        links: of a walk along the chain, in order.
     """
 
-    kind: Literal["check", "suite"]
+    kind: Literal["check", "suite", "chain"]
     title: str
     subject: str
     verdict: Verdict
@@ -118,10 +149,15 @@ class Document:
     provenance: tuple[tuple[str, str], ...]
     work: str
     seconds: float
+    links: tuple[LinkView, ...] = ()
 
 
 def document_of(result: Result) -> Document:
-    """Return the view model of a check or of a suite."""
+    """Return the view model of a check, a suite or a walk along the chain."""
+    if isinstance(result, ChainResult):
+        from dlm_sway.report.chain_document import chain_document  # it is made of what this module defines
+
+        return chain_document(result)
     probes = tuple(_probe(i, probe) for i, probe in enumerate(result.probes))
     suite = isinstance(result, SuiteResult)
     claims = _of_probes(probes) if isinstance(result, SuiteResult) else _of_questions(result, probes)
@@ -134,16 +170,16 @@ def document_of(result: Result) -> Document:
         summary=_counts(probes) if suite else model.headline(result).partition(": ")[2],  # type: ignore[arg-type]
         claims=claims,
         probes=probes,
-        counts=tuple((verdict, counted[verdict]) for verdict, _ in _COUNTED if counted[verdict]),
+        counts=tuple((verdict, counted[verdict]) for verdict, _ in COUNTED if counted[verdict]),
         steps=tuple(clean(step) for step in result.next_steps),
         score=_score(result) if isinstance(result, SuiteResult) else None,
-        provenance=tuple(_pairs(result.provenance))[:_MAX_FACTS],
+        provenance=tuple(pairs(result.provenance))[:MAX_FACTS],
         work=work_line(result),
         seconds=number(result.timing.get("total_s")) or 0.0,
     )
 
 
-def _title(result: Result) -> str:
+def _title(result: CheckResult | SuiteResult) -> str:
     if isinstance(result, SuiteResult):
         return shorten(clean(result.name), _NAME_WIDTH) or model.last_part(result.adapter or "") or "suite"
     return model.adapter_name(result)
@@ -227,7 +263,7 @@ def _counts(probes: Sequence[ProbeView]) -> str:
     if not probes:
         return "no probe ran"
     parts = []
-    for verdict, said in _COUNTED:
+    for verdict, said in COUNTED:
         named = [view.name for view in probes if view.verdict is verdict]
         if not named:
             continue
@@ -247,10 +283,11 @@ def _score(result: SuiteResult) -> Score:
     )
 
 
-def _pairs(raw: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+def pairs(raw: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Yield what a mapping holds as words and facts, those of inner mappings under their path."""
     for key, value in raw.items():
         if isinstance(value, Mapping):
-            yield from _pairs(value, (*path, str(key)))
+            yield from pairs(value, (*path, str(key)))
         elif value not in (None, "", [], ()):
             yield ": ".join(map(words, (*path, key))), _known(str(key), value)
 

@@ -12,16 +12,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from dlm_sway.chain.result import ChainResult
 from dlm_sway.core.result import SuiteResult
 from dlm_sway.suite.result import QUESTIONS, CheckResult
 
 
-def to_json(result: CheckResult | SuiteResult) -> str:
+def to_json(result: CheckResult | SuiteResult | ChainResult) -> str:
     """Return the result as JSON with a newline at its end; equal results give equal bytes.
 
     `schema_version` stands first and the records keep their fields' order; free-form parts (evidence, provenance,
     timing) are sorted by key.
     """
+    if isinstance(result, ChainResult):
+        return dumps(chain_document(result))
     return dumps(suite_document(result) if isinstance(result, SuiteResult) else check_document(result))
 
 
@@ -32,6 +35,19 @@ def check_document(result: CheckResult) -> dict[str, Any]:
     document = _common(dumped)
     for question in (*document["questions"].values(), *document["findings"].values()):
         question["interval"] = _whole(question["interval"])
+    return document
+
+
+def chain_document(result: ChainResult) -> dict[str, Any]:
+    """Return a walk along the chain as JSON values; its verdict stands behind its names."""
+    dumped = result.model_dump()
+    first = ("schema_version", "adapter", "base", "verdict")
+    document = {key: _plain(dumped[key]) for key in (*first, *dumped)}
+    for link in document["links"]:
+        for finding in link["findings"]:
+            finding["interval"] = _whole(finding["interval"])
+            finding["evidence"] = _sorted(finding["evidence"])
+    document["provenance"] = _sorted(document["provenance"])
     return document
 
 

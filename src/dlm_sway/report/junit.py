@@ -1,4 +1,4 @@
-"""JUnit XML, as CI servers read it: one case a probe (of a check: one a question).
+"""JUnit XML, as CI servers read it: one case a probe (of a check: one a question, of a chain: one a step).
 
 The format knows passed, failed, error and skipped. An INCONCLUSIVE answer is a skipped case whose message says so,
 since it is neither; a WARN passes and says its warning in `system-out`. Nothing here ever turns absence of evidence
@@ -51,7 +51,7 @@ def _cases(document: Document) -> Iterator[tuple[Row, str, float]]:
     if document.kind == "suite":
         yield from ((probe.row, probe.kind, probe.seconds) for probe in document.probes)
     else:
-        yield from ((claim.row, "check", 0.0) for claim in document.claims)
+        yield from ((claim.row, document.kind, 0.0) for claim in document.claims)
 
 
 def _add_properties(suite: ET.Element, document: Document) -> None:

@@ -62,6 +62,7 @@ def _rendered(document: Document, limits: _Limits) -> str:
         f"## {_MARKS[document.verdict]} {document.verdict.upper()}: {inert(document.title)}",
         f"{inert(document.summary, limit=limits.text * 2)}  \n{_subject(document, limits)}".strip(),
         inert(score_line(document.score), limit=limits.text),
+        _links(document, limits),
         _claims(document.claims[: limits.claims], limits),
         _more(len(document.claims) - limits.claims, "claim"),
         _steps(document, limits),
@@ -79,6 +80,18 @@ def _subject(document: Document, limits: _Limits) -> str:
 
 def _more(n: int, what: str) -> str:
     return f"*{n:,} more {what}{'s' if n > 1 else ''} in the JSON*" if n > 0 else ""
+
+
+def _links(document: Document, limits: _Limits) -> str:
+    """Return the panel of the chain; its links are few, and each has a line in any report."""
+    if not document.links:
+        return ""
+    lines = [row("link", "", "effect left", "what to do"), row("---", "---", "---", "---")]
+    for link in document.links:
+        todo = ": ".join(part for part in (link.cause, link.remedy) if part)
+        cells = (inert(x, limit=limits.text) for x in (link.shown, todo))
+        lines.append(row(inert(link.name), verdict_mark(link.verdict), *cells))
+    return "\n".join(lines)
 
 
 def _claims(claims: Sequence[Claim], limits: _Limits) -> str:

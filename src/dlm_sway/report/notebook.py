@@ -47,6 +47,8 @@ def as_chart(result: Result) -> Any:
     document = document_of(result)
     effects = [(claim.row.question, claim.effect) for claim in document.claims if claim.effect is not None]
     parts = [_titled(charts.effect_chart(effect), title) for title, effect in effects]
+    if any(link.left is not None for link in document.links):
+        parts.append(_titled(charts.chain_chart(document.links), "effect left"))
     for view in document.probes:
         evidence = view.evidence
         parts += [_titled(charts.curve_chart(curve), f"{view.name}: {curve.name}") for curve in evidence.curves]

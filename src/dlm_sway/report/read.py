@@ -9,13 +9,15 @@ from typing import Any, Final, NoReturn
 
 from pydantic import ValidationError
 
+from dlm_sway.chain.result import SCHEMA_VERSION as CHAIN_VERSION
+from dlm_sway.chain.result import ChainResult
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import SuiteResult
 from dlm_sway.report.document import Result
 from dlm_sway.report.text import clean
 from dlm_sway.suite.result import SCHEMA_VERSION, CheckResult
 
-_REMEDY: Final = "name a file that `sway check --json` or `sway run --json` wrote"
+_REMEDY: Final = "name a file that `sway check --json`, `sway run --json` or `sway chain --json` wrote"
 _FAULTS: Final = 3
 
 # From each older version, what makes a document of the next; a version that is not here needs no change.
@@ -37,7 +39,7 @@ def load_result(path: Path) -> Result:
 
 
 def read_result(text: str, *, where: str = "the document") -> Result:
-    """Return the result of a check or of a suite from its JSON.
+    """Return the result of a check, a suite or a walk along the chain from its JSON.
 
     Args:
         text: the document.
@@ -47,12 +49,18 @@ def read_result(text: str, *, where: str = "the document") -> Result:
         BadInputError: it is no result, or was written by a newer sway.
     """
     document = _upgraded(_parsed(text, where), where)
-    model: type[CheckResult | SuiteResult] = CheckResult if "questions" in document else SuiteResult
+    model = _model_of(document)
     try:
         return model.model_validate(document)
     except ValidationError as exc:
         faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in exc.errors()[:_FAULTS])
         raise BadInputError(f"is no result: {clean(faults, limit=500)}", where=where, remedy=_REMEDY) from None
+
+
+def _model_of(document: dict[str, Any]) -> type[Result]:
+    if "links" in document:
+        return ChainResult
+    return CheckResult if "questions" in document else SuiteResult
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
@@ -67,18 +75,18 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
         raise BadInputError(
             "holds the two results of a demo", where=where, remedy="save one of its parts, as `trained`"
         )
-    if not isinstance(document, dict) or "schema_version" not in document or "probes" not in document:
+    if not isinstance(document, dict) or "schema_version" not in document or not {"probes", "links"} & set(document):
         raise BadInputError("is no result of sway", where=where, remedy=_REMEDY)
     return document
 
 
 def _upgraded(document: dict[str, Any], where: str) -> dict[str, Any]:
-    version = document["schema_version"]
+    version, newest = document["schema_version"], CHAIN_VERSION if "links" in document else SCHEMA_VERSION
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise BadInputError("has no usable schema_version", where=where, remedy=_REMEDY)
-    if version > SCHEMA_VERSION:
-        what = f"has schema_version {version}, and this sway reads up to {SCHEMA_VERSION}"
+    if version > newest:
+        what = f"has schema_version {version}, and this sway reads up to {newest}"
         raise BadInputError(what, where=where, remedy="update sway: pip install --upgrade dlm-sway")
-    for step in range(version, SCHEMA_VERSION):
+    for step in range(version, newest):
         document = _STEPS[step](document) if step in _STEPS else document
-    return {**document, "schema_version": SCHEMA_VERSION}
+    return {**document, "schema_version": newest}

@@ -8,7 +8,9 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from dlm_sway.chain.result import ChainResult
 from dlm_sway.core.result import SuiteResult
+from dlm_sway.report.chain_terminal import print_chain
 from dlm_sway.report.document import Document, Result, Score, document_of
 from dlm_sway.report.marks import mark
 from dlm_sway.report.terminal import print_check, print_rows, print_steps, print_work
@@ -20,8 +22,10 @@ _NARROW_SHARE: Final = 3  # a name gets a third of a narrow terminal, and the nu
 
 
 def print_result(result: Result, console: Console) -> None:
-    """Print the report of a check or of a suite."""
-    if isinstance(result, SuiteResult):
+    """Print the report of a check, a suite or a walk along the chain."""
+    if isinstance(result, ChainResult):
+        print_chain(result, console)
+    elif isinstance(result, SuiteResult):
         print_suite(result, console)
     else:
         print_check(result, console)

@@ -1,8 +1,10 @@
 """How much of an effect is left in another artefact, and at which scale of the effect it would look like that.
 
-With b, f and o the log-probs of a token under the base, the fine-tune and the artefact, the survival ratio is the
-projection sum((o - b)(f - b)) / sum((f - b)^2): 1 when o = f, 0 when o = b, and unmoved by noise that is not along the
-effect. The scale is the least-squares lam of o against l(lam), piecewise linear between measured scales.
+With b, f and o the log-probs of a token under the base, the fine-tune and the artefact, the survival ratio is the slope
+of o - b on f - b over tokens: 1 when o = f, 0 when o = b, and unmoved by noise that is not along the effect. There is
+an intercept, because a coarse format lowers all log-probs alike, whatever the adapter does; without it that loss would
+read as a lost effect. The scale is the least-squares lam of o against l(lam), piecewise linear between measured scales,
+with the same intercept.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dlm_sway.stats._interval import Bounds, bounds
 from dlm_sway.stats._ratio import ClusterSums
 
 _TAIL: Final = 0.025
+_SAME: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,11 @@ class Survival:
         lam: scale that explains the artefact best.
         lam_low: lower end of its 95 % interval; None with one cluster.
         lam_high: upper end.
-        unexplained: mean square of what the best scale leaves, over that of the effect; 0 is a perfect fit.
+        unexplained: mean square of what the best scale leaves, over that of the effect; 0 is a perfect fit, above 1 the
+            rest is larger than the effect.
+        unexplained_low: lower end of its 95 % interval; None with one cluster.
+        unexplained_high: upper end.
+        shift: mean of the artefact's log-probs minus that of the fine-tune's, nat per token.
         effect: root mean square of the effect, nat per token.
         method: how the intervals were made.
     """
@@ -44,6 +51,9 @@ class Survival:
     lam_low: float | None
     lam_high: float | None
     unexplained: float
+    unexplained_low: float | None
+    unexplained_high: float | None
+    shift: float
     effect: float
     method: str
 
@@ -66,10 +76,15 @@ def survival(
         rng: for the bootstrap under 30 clusters.
 
     Raises:
-        BadInputError: shapes that do not agree, a value that is not finite, or no effect at all.
+        BadInputError: shapes that do not agree, a value that is not finite, no effect at all, or one that is the same
+            on every token.
     """
     grid, seen = np.asarray(at_scale, dtype=np.float64), np.asarray(observed, dtype=np.float64)
     _survival_iv(scales, grid, seen, clusters)
+    base, tuned = grid[list(scales).index(0.0)], grid[list(scales).index(1.0)]
+    size = float(np.sqrt(((tuned - base) ** 2).mean()))
+    shift = float((seen - base).mean() - (tuned - base).mean())
+    grid, seen = grid - grid.mean(axis=1, keepdims=True), seen - seen.mean()
     base, tuned = grid[list(scales).index(0.0)], grid[list(scales).index(1.0)]
     effect = tuned - base
     left = bounds((_summed((seen - base) * effect, effect**2, clusters),), tail=_TAIL, rng=rng)
@@ -77,6 +92,7 @@ def survival(
     step, width = grid[k + 1] - grid[k], scales[k + 1] - scales[k]
     within: Bounds = bounds((_summed((seen - grid[k]) * step, step**2, clusters),), tail=_TAIL, rng=rng)
     rest = seen - (grid[k] + (lam - scales[k]) / width * step)
+    beside = bounds((_summed(rest**2, effect**2, clusters),), tail=_TAIL, rng=rng)
     return Survival(
         ratio=left.estimate,
         low=left.low,
@@ -84,8 +100,11 @@ def survival(
         lam=lam,
         lam_low=None if within.low is None else scales[k] + width * within.low,
         lam_high=None if within.high is None else scales[k] + width * within.high,
-        unexplained=float((rest**2).sum() / (effect**2).sum()),
-        effect=float(np.sqrt((effect**2).mean())),
+        unexplained=beside.estimate,
+        unexplained_low=beside.low,
+        unexplained_high=beside.high,
+        shift=shift,
+        effect=size,
         method=left.method,
     )
 
@@ -100,8 +119,11 @@ def _survival_iv(
         raise BadInputError(f"shapes {grid.shape}, {seen.shape} and {len(clusters)} do not agree", where=where)
     if not (np.isfinite(grid).all() and np.isfinite(seen).all()):
         raise BadInputError("a log-prob is not finite", where=where)
-    if not np.any(grid[list(scales).index(1.0)] != grid[list(scales).index(0.0)]):
+    effect = grid[list(scales).index(1.0)] - grid[list(scales).index(0.0)]
+    if not np.any(effect):
         raise BadInputError("there is no effect to survive", where=where)
+    if np.ptp(effect) <= _SAME * np.abs(effect).max():
+        raise BadInputError("the effect is the same on every token, so it cannot be told from a shift", where=where)
 
 
 def _nearest(

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from dlm_sway.core.errors import MissingExtraError
 from dlm_sway.report import charts, numbers
-from dlm_sway.report.document import Claim, ProbeView
+from dlm_sway.report.document import Claim, LinkView, ProbeView
 from dlm_sway.report.effects import Effect
 from dlm_sway.report.evidence import Cell, Curve, Extremes, Layer, Matrix, Null, Table
 from dlm_sway.report.html.svg import draw
@@ -77,6 +77,19 @@ def claim_figure(claim: Claim, studio: Studio) -> Figure | None:
     caption = _effect_caption(claim, effect)
     svg = studio.picture(effect, lambda: charts.effect_chart(effect, TOKENS), label=f"{claim.row.question}: {caption}")
     return Figure(claim.row.question, caption, svg, _effect_table(effect))
+
+
+def chain_figure(links: tuple[LinkView, ...], studio: Studio) -> Figure:
+    """Return how much of the effect is left at each link."""
+    known = [link for link in links if link.left is not None]
+    told = ", ".join(f"{link.name} {link.shown}" for link in known) or "no link was measured"
+    caption = f"share of the adapter's effect that is left: {told}"
+    if known:
+        caption += f"; dashed: {known[0].minimum:.0%}, under which it counts as lost"
+    rows: tuple[tuple[Cell, ...], ...] = tuple((x.name, x.left, x.low, x.high) for x in links)
+    label = f"effect left, link by link: {caption}"
+    svg = studio.picture(links, lambda: charts.chain_chart(links, TOKENS), label=label) if known else None
+    return Figure("effect left, link by link", caption, svg, _cut("", ("link", "effect left", "low", "high"), rows))
 
 
 def probe_figures(view: ProbeView, studio: Studio) -> Iterator[Figure]:

@@ -16,13 +16,14 @@ from typing import Any, Final
 
 from dlm_sway.core.result import Verdict
 from dlm_sway.report import numbers
-from dlm_sway.report.document import Claim, Document, ProbeView, Result, document_of
+from dlm_sway.report.document import Claim, Document, LinkView, ProbeView, Result, document_of
 from dlm_sway.report.evidence import Cell, Table
-from dlm_sway.report.html.figures import Figure, Studio, claim_figure, probe_figures
+from dlm_sway.report.html.figures import Figure, Studio, chain_figure, claim_figure, probe_figures
 from dlm_sway.report.text import shorten
 
 MAX_BYTES: Final = 1_500_000
 _PICTURES_BYTES: Final = 700_000
+_ANSWERS: Final = {"check": "Questions", "suite": "Claims", "chain": "Steps"}
 _SYMBOLS: Final = {
     Verdict.PASS: "✓",
     Verdict.FAIL: "✗",
@@ -75,6 +76,7 @@ def to_html(result: Result) -> str:
 
 
 def _rendered(document: Document, limits: _Limits, studio: Studio) -> str:
+    chain = chain_figure(document.links, studio) if document.links else None
     claims = [_claim(claim, studio, limits) for claim in document.claims[: limits.claims]]
     probes = [_probe(view, studio, limits) for view in document.probes[: limits.probes]]
     style, script = _resource("style.css"), _resource("script.js")
@@ -83,6 +85,9 @@ def _rendered(document: Document, limits: _Limits, studio: Studio) -> str:
         .get_template("page.html.jinja")
         .render(
             doc=document,
+            answers=_ANSWERS[document.kind],
+            chain=chain,
+            links=_links(document.links, limits),
             claims=claims,
             probes=probes,
             more_claims=max(len(document.claims) - limits.claims, 0),
@@ -94,6 +99,12 @@ def _rendered(document: Document, limits: _Limits, studio: Studio) -> str:
         )
     )
     return text if text.endswith("\n") else f"{text}\n"
+
+
+def _links(links: Sequence[LinkView], limits: _Limits) -> Table:
+    """Return the links as a table: verdict, effect left, what to do."""
+    rows = tuple((x.name, x.what, str(x.verdict), x.shown, ": ".join(filter(None, (x.cause, x.remedy)))) for x in links)
+    return _cut(Table("", ("link", "what it is", "verdict", "effect left", "what to do"), rows), limits)
 
 
 def _claim(claim: Claim, studio: Studio, limits: _Limits) -> _Shown:
