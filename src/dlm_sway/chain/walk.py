@@ -143,7 +143,7 @@ class _Walk:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from dlm_sway.backends.hf_load import load_tokenizer
+        from dlm_sway.backends.tokenizer import load_tokenizer
         from dlm_sway.core.model import ModelSpec
 
         return load_tokenizer(ModelSpec(base=str(self.directory)))
@@ -309,7 +309,7 @@ def _items(data: Path | None) -> tuple[TextItem, ...]:
 
 
 def _tokenizer_in(folder: Path) -> Any:
-    from dlm_sway.backends.hf_load import load_tokenizer
+    from dlm_sway.backends.tokenizer import load_tokenizer
     from dlm_sway.core.model import ModelSpec
 
     return load_tokenizer(ModelSpec(base=str(folder))) if (folder / "tokenizer.json").is_file() else None

@@ -10,6 +10,7 @@ import typer
 
 from dlm_sway.cli.options import (
     Adapter,
+    Backend,
     Base,
     BatchTokens,
     Cache,
@@ -42,6 +43,7 @@ def check(
     adapter: Adapter,
     *,
     base: Base = None,
+    backend: Backend = "hf",
     data: Data = None,
     held_out: HeldOut = None,
     json_path: JsonPath = None,
@@ -82,6 +84,7 @@ def check(
         result = run_check(
             adapter,
             base=base,
+            backend=backend,
             data=data,
             held_out=held_out,
             n_draws=n_draws,
