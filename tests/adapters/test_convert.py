@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tests.models import adapter_of, base_of, lora, open_backend, save_adapter, save_base
 
 from dlm_sway.adapters.convert import convert
@@ -58,6 +58,79 @@ def test_peft_loads_what_comes_back(tmp_path: Path) -> None:
     np.testing.assert_allclose(*scores, atol=1e-4)
 
 
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["qv", "all-linear", "rslora", "ranks"])
+def test_through_mlx_and_back_every_weight_changes_by_the_same(arch: str, kind: str, tmp_path: Path) -> None:
+    base, adapter = base_of(arch), adapter_of(arch, kind)
+    written = convert(adapter, to="mlx", out=tmp_path / "mlx", base=str(base))
+    convert(tmp_path / "mlx", to="peft", out=tmp_path / "back")
+    back, config = read_peft_lora(tmp_path / "back")
+    assert_same_change(written, back)
+    assert config.base_model_name_or_path == str(base)
+    assert {m: f.rank for m, f in back.items()} == {m: f.rank for m, f in written.items()}
+
+
+def test_a_plain_adapter_comes_back_from_mlx_bit_for_bit(tmp_path: Path) -> None:
+    adapter = adapter_of("llama", "qv")
+    convert(adapter, to="mlx", out=tmp_path / "mlx", base=str(base_of("llama")))
+    convert(tmp_path / "mlx", to="peft", out=tmp_path / "back")
+    before, after = (load_file(d / "adapter_model.safetensors") for d in (adapter, tmp_path / "back"))
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_from_mlx_to_llama_cpp_is_one_step(tmp_path: Path) -> None:
+    base, adapter = base_of("llama"), adapter_of("llama", "ranks")
+    written = convert(adapter, to="mlx", out=tmp_path / "mlx", base=str(base))
+    convert(tmp_path / "mlx", to="gguf", out=tmp_path / "a.gguf")
+    assert_same_change(written, read_gguf_lora(tmp_path / "a.gguf", names_of(base))[0])
+
+
+def test_an_mlx_adapter_is_what_mlx_lm_asks_for(tmp_path: Path) -> None:
+    convert(adapter_of("llama", "ranks"), to="mlx", out=tmp_path / "mlx", base=str(base_of("llama")))
+    config = json.loads((tmp_path / "mlx" / "adapter_config.json").read_text())
+    assert (config["fine_tune_type"], config["num_layers"]) == ("lora", 2)
+    settings = config["lora_parameters"]
+    assert (settings["rank"], settings["scale"], settings["dropout"]) == (7, 2.0, 0.0)
+    tensors = load_file(tmp_path / "mlx" / "adapters.safetensors")
+    assert tensors["model.layers.0.mlp.up_proj.lora_a"].shape == (32, 7)
+    assert tensors["model.layers.0.mlp.up_proj.lora_b"].shape == (7, 48)
+    assert {name.rpartition(".")[0] for name in tensors} == set(settings["keys"])
+
+
+def mlx_adapter(folder: Path, tensors: dict[str, Any], **config: Any) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"lora_parameters": {"scale": 2.0}, **config}))
+    save_file(
+        {name: np.ones(shape, dtype=np.float32) for name, shape in tensors.items()}, folder / "adapters.safetensors"
+    )
+    return folder
+
+
+PAIR = {"model.layers.0.mlp.up_proj.lora_a": (32, 4), "model.layers.0.mlp.up_proj.lora_b": (4, 48)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "config", "message"),
+    [
+        (PAIR, {"fine_tune_type": "full"}, "is of fine_tune_type full"),
+        (PAIR, {"fine_tune_type": "dora"}, "is of fine_tune_type dora"),
+        (PAIR | {"model.norm.weight": (32,)}, {}, "holds model.norm.weight, which is no factor"),
+        (dict(list(PAIR.items())[:1]), {}, "up_proj has no pair of factors"),
+        ({k.replace("layers.0.mlp.up_proj", "embed_tokens"): v for k, v in PAIR.items()}, {}, "adapts the embedding"),
+        (PAIR, {"lora_parameters": 3}, "lora_parameters is 3, not an object"),
+        (PAIR, {"lora_parameters": {"scale": "x"}}, "scale is 'x', not a finite number"),
+        (PAIR, {}, "records no base; name it with --base"),
+    ],
+)
+def test_an_mlx_adapter_that_is_no_plain_lora_is_refused_by_name(
+    tensors: dict[str, Any], config: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        convert(mlx_adapter(tmp_path / "mlx", tensors, **config), to="peft", out=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
 def test_the_file_is_what_llama_cpp_asks_for(tmp_path: Path) -> None:
     convert(adapter_of("llama", "qv"), to="gguf", out=tmp_path / "a.gguf", base=str(base_of("llama")))
     reader = gguf.GGUFReader(tmp_path / "a.gguf")
@@ -91,6 +164,7 @@ def test_rows_of_q_and_k_are_turned_for_llama_and_for_nobody_else() -> None:
         ("lora-bias", "no factors of a linear module: .*lora_B.bias"),
         ("ia3", "a IA3 adapter has no low-rank factors"),
         ("pissa", "it began as pissa"),
+        ("alora", "with alora_invocation_tokens a module computes something else"),
     ],
 )
 def test_what_a_gguf_cannot_say_is_refused_by_name(kind: str, message: str, tmp_path: Path) -> None:
@@ -106,6 +180,8 @@ def test_a_head_that_is_the_embedding_is_refused_with_the_reason(tmp_path: Path)
     with pytest.raises(AdapterError, match="lm_head has no counterpart in a llama GGUF; its head is the embedding"):
         convert(adapter, to="gguf", out=tmp_path / "a.gguf", base=str(base))
     assert not (tmp_path / "a.gguf").exists()
+    with pytest.raises(AdapterError, match="lm_head is the embedding of this base"):
+        convert(adapter, to="mlx", out=tmp_path / "mlx", base=str(base))
 
 
 def wrong(tmp_path: Path, case: str) -> dict[str, Any]:
@@ -120,6 +196,7 @@ def wrong(tmp_path: Path, case: str) -> dict[str, Any]:
         "exists": {"adapter": adapter, "to": "gguf", "out": file},
         "same": {"adapter": file, "to": "gguf", "out": tmp_path / "b.gguf"},
         "same dir": {"adapter": adapter, "to": "peft", "out": tmp_path / "b"},
+        "same mlx": {"adapter": mlx_adapter(tmp_path / "mlx", PAIR), "to": "mlx", "out": tmp_path / "b"},
         "no base": {"adapter": file, "to": "peft", "out": tmp_path / "b"},
         "other base": {"adapter": file, "to": "peft", "out": tmp_path / "b", "base": str(base_of("qwen2"))},
         "unknown": {"adapter": adapter, "to": "gguf", "out": tmp_path / "b", "base": str(other)},
@@ -132,8 +209,9 @@ def wrong(tmp_path: Path, case: str) -> dict[str, Any]:
     ("case", "message"),
     [
         ("exists", "is there already"),
-        ("same", "is a GGUF file already; give --to peft"),
-        ("same dir", "is a PEFT directory already; give --to gguf"),
+        ("same", "is a GGUF file already; give --to mlx or peft"),
+        ("same dir", "is a PEFT directory already; give --to gguf or mlx"),
+        ("same mlx", "is an MLX directory already; give --to gguf or peft"),
         ("no base", "does not record its base; name it with --base"),
         ("other base", "is an adapter for llama models, and the base is one of qwen2"),
         ("unknown", "'mamba' models are not converted"),

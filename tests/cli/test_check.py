@@ -38,6 +38,7 @@ def test_the_defaults_reach_the_suite(adapter: Path, checked: Calls) -> None:
         {
             "adapter": adapter,
             "base": None,
+            "backend": "hf",
             "data": None,
             "held_out": None,
             "n_draws": 39,
@@ -56,13 +57,14 @@ def test_every_option_reaches_the_suite(adapter: Path, data: Path, tmp_path: Pat
     held_out = tmp_path / "held.txt"
     held_out.write_text("three")
     words = f"--base m --draws 99 --quick --device cpu --dtype bf16 --seed 7 --batch-tokens 512 --data {data}".split()
-    files = ["--held-out", str(held_out), "--trace", str(tmp_path / "t")]
+    files = ["--backend", "mlx", "--held-out", str(held_out), "--trace", str(tmp_path / "t")]
     assert run(["check", str(adapter), *words, *files, "--cache"]) == 0
     call = checked[0]
     del call["progress"]
     assert call == {
         "adapter": adapter,
         "base": "m",
+        "backend": "mlx",
         "data": data,
         "held_out": held_out,
         "n_draws": 99,

@@ -16,6 +16,8 @@ def test_it_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert out.read_bytes()[:4] == b"GGUF"
     assert run(["convert", str(out), "--to", "peft", "-o", str(tmp_path / "b"), "--base", str(base_of("llama"))]) == 0
     assert (tmp_path / "b" / "adapter_config.json").is_file()
+    assert run(["convert", adapter, "--to", "mlx", "-o", str(tmp_path / "m"), "--base", str(base_of("llama"))]) == 0
+    assert (tmp_path / "m" / "adapters.safetensors").is_file()
 
 
 def test_a_fault_is_one_line_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

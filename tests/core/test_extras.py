@@ -58,3 +58,23 @@ def test_the_extras_are_those_that_the_distribution_declares(monkeypatch: pytest
         assert extras._extras() == {"some-thing": "big", "peft": "hf"}
     finally:
         extras._extras.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("platform", "command"), [("linux", "pip install 'fast[cpu]'"), ("darwin", "pip install fast")]
+)
+def test_a_package_is_asked_for_as_this_platform_needs_it(
+    monkeypatch: pytest.MonkeyPatch, platform: str, command: str
+) -> None:
+    monkeypatch.undo()
+    lines = [
+        "fast[cpu]>=1; (sys_platform == 'linux') and extra == 'big'",
+        "fast>=1; (sys_platform == 'darwin') and extra == 'big'",
+    ]
+    monkeypatch.setattr(extras, "requires", lambda _: lines)
+    monkeypatch.setattr(extras.sys, "platform", platform)
+    extras._extras.cache_clear()
+    try:
+        assert extras.install_command("fast") == command
+    finally:
+        extras._extras.cache_clear()

@@ -16,6 +16,11 @@ from dlm_sway.core.errors import AdapterError
 CONFIG_NAME: Final = "adapter_config.json"
 # Initialisations that move a part of W into the factors and leave the rest as the base.
 _HOLDS_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# What makes a LoRA layer compute, or train, by another formula; DoRA and rsLoRA have settings of their own here.
+_VARIANTS: Final = (
+    *("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "use_bdlora", "use_qalora"),
+    "velora_config",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class AdapterConfig:
         layers_to_transform: layer indices; None means all of them.
         modules_to_save: names of modules that were trained whole.
         replicates_layers: `layer_replication` is set, so the loaded model has layers that the base lacks.
+        variant: the first setting that makes it another kind of LoRA than plain, rsLoRA or DoRA; None for those.
     """
 
     peft_type: str | None = None
@@ -54,6 +60,7 @@ class AdapterConfig:
     init_lora_weights: bool | str = True
     ensure_weight_tying: bool = False
     replicates_layers: bool = False
+    variant: str | None = None
 
     @property
     def is_lora(self) -> bool:
@@ -142,6 +149,7 @@ def _from_fields(fields: Fields) -> AdapterConfig:
         init_lora_weights=lora.flag_or_text("init_lora_weights", default=True),
         ensure_weight_tying=lora.flag("ensure_weight_tying"),
         replicates_layers=lora.is_set("layer_replication"),
+        variant=next((key for key in _VARIANTS if lora.is_set(key)), None),
     )
 
 

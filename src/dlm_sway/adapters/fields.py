@@ -26,6 +26,11 @@ class Fields:
         """Return whether the key has a value other than null, false and the empty ones."""
         return bool(self._values.get(key))
 
+    def part(self, key: str) -> Fields:
+        """Return an object inside this one; absent is empty."""
+        value = self._values.get(key) or {}
+        return Fields(value, where=self.where) if isinstance(value, dict) else self._refuse(key, "an object")
+
     def text(self, key: str) -> str | None:
         """Return a string, or None."""
         value = self._values.get(key)

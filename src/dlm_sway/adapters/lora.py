@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -27,14 +27,18 @@ class LoraFactors:
     """What one module adds to its weight: `scale * b @ a`.
 
     Attributes:
-        a: float32[r, d_in].
-        b: float32[d_out, r].
+        a: float32[r, d_in]; of an embedding [r, vocabulary].
+        b: float32[d_out, r]; of an embedding [hidden, r].
         scale: alpha / r, or what stands for it.
+        kind: whether the module multiplies by its weight or looks rows up in it.
+        magnitude: DoRA's trained length of each row of the sum, float32[d_out]; None without DoRA.
     """
 
     a: Float32Array
     b: Float32Array
     scale: float
+    kind: Literal["linear", "embedding"] = "linear"
+    magnitude: Float32Array | None = None
 
     @property
     def rank(self) -> int:
@@ -50,46 +54,58 @@ Lora: TypeAlias = Mapping[str, LoraFactors]
 """Factors by module name in the base."""
 
 
-def read_peft_lora(adapter: Path) -> tuple[Lora, AdapterConfig]:
+def read_peft_lora(adapter: Path, *, also: Collection[Part] = ()) -> tuple[Lora, AdapterConfig]:
     """Return the factors of a PEFT directory and its config.
 
+    Args:
+        adapter: the directory.
+        also: what else the caller has a use for: magnitudes (DoRA), factors of embeddings, or whole tensors, which are
+            no part of the result.
+
     Raises:
-        AdapterError: it cannot be read, or holds more than plain LoRA on linear modules; what, and where, is named.
+        AdapterError: it cannot be read, or holds more than plain LoRA on linear modules and `also`; what, and where, is
+            named.
     """
     config = load_config(adapter)
-    if reason := _refusal(config):
+    if reason := _refusal(config, dora=Part.MAGNITUDE in also):
         raise AdapterError(reason, where=adapter, remedy=_REMEDY)
     file = open_weights(adapter)
     if isinstance(file, Fault):
         raise AdapterError(file.message, where=adapter, remedy=file.remedy)
-    return _read(file, config, adapter), config
+    return _read(file, config, adapter, frozenset({Part.LORA_A, Part.LORA_B, *also})), config
 
 
 _REMEDY: Final = "merge it into the base in fp32 and convert that, or serve it with PEFT"
 
 
-def _refusal(config: AdapterConfig) -> str | None:
+def _refusal(config: AdapterConfig, *, dora: bool) -> str | None:
     init = config.init_lora_weights
     if not config.is_lora:
         return f"a {config.peft_type or 'nameless'} adapter has no low-rank factors of LoRA's kind"
-    if config.use_dora:
+    if config.use_dora and not dora:
         return "DoRA rescales whole rows, which factors alone cannot say"
     if isinstance(init, str) and init.lower().startswith(_HOLDS_BASE):
         return f"it began as {init}, so its factors also hold a part of the base"
+    if config.variant is not None:
+        return f"with {config.variant} a module computes something else than W x + s B A x"
     return None
 
 
-def _read(file: TensorFile, config: AdapterConfig, adapter: Path) -> Lora:
+def _read(file: TensorFile, config: AdapterConfig, adapter: Path, known: Collection[Part]) -> Lora:
     keys = [parse_name(name) for name in file.infos]
-    if others := [key.name for key in keys if key.part not in (Part.LORA_A, Part.LORA_B)]:
+    if others := [key.name for key in keys if key.part not in known]:
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         what = f"holds tensors that are no factors of a linear module: {', '.join(others[:_SHOWN])}{more}"
         raise AdapterError(what, where=adapter, remedy=_REMEDY)
+    lengths = {key.module: key.name for key in keys if key.part is Part.MAGNITUDE}
     found: dict[str, LoraFactors] = {}
     for module, pair in pairs_of(file, keys, config=config).items():
-        if pair.a is None or pair.b is None or pair.kind != "linear" or not pair.is_multipliable:
+        kind = pair.kind
+        if pair.a is None or pair.b is None or not (kind in ("linear", "embedding") and pair.is_multipliable):
             raise AdapterError(
                 f"{module} has no pair of factors for a linear module", where=adapter, remedy=f"sway inspect {adapter}"
             )
-        found[module] = LoraFactors(file.read(pair.a.name), file.read(pair.b.name), config.scale_of(module))
+        magnitude = file.read(lengths[module]) if module in lengths else None
+        a, b = file.read(pair.a.name), file.read(pair.b.name)
+        found[module] = LoraFactors(a, b, config.scale_of(module), kind, magnitude)
     return found

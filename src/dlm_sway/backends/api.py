@@ -392,7 +392,7 @@ def open_api(options: ApiOptions, *, name: str, revision: str | None = None) -> 
         name: what reports call it, and whose tokenizer is used unless the options name another.
         revision: of the tokenizer on the Hub.
     """
-    from dlm_sway.backends.hf_load import load_tokenizer
+    from dlm_sway.backends.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(ModelSpec(base=options.tokenizer or name, revision=revision))
     backend = LoraApiBackend if options.lora is not None else ApiBackend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -221,6 +221,27 @@ class LogitBackend(BulkBackend, Protocol):
             ids: int64[N, L], right-padded rows.
             keep: int64[P, 2], (row, position); the logits at a position predict the token after it.
             view: whose logits.
+        """
+        ...
+
+
+@runtime_checkable
+class StackedLogitBackend(BulkBackend, Protocol):
+    """A bulk backend that computes logits itself, in numpy, all views of a call in one pass."""
+
+    def views_per_pass(self) -> int:
+        """Return how many views besides the base one call should have at most, at least 1."""
+        ...
+
+    def logit_blocks(
+        self, ids: npt.NDArray[np.int64], keep: npt.NDArray[np.int64], views: Sequence[View]
+    ) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+        """Yield `(block of keep, logits float32[1 + V, p, vocab])`, in order, of bounded size; index 0 is the base.
+
+        Args:
+            ids: int64[N, L], right-padded rows.
+            keep: int64[P, 2], (row, position); the logits at a position predict the token after it.
+            views: the views besides the base.
         """
         ...
 

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import ValidationError
 
+from dlm_sway.backends.array_dist import log_softmax
 from dlm_sway.backends.base import Messages, RankedModule, Reply
 from dlm_sway.backends.differential import Nulled, Scaled
-from dlm_sway.backends.dummy_lm import F32, F64, MODULE, Adapter, Ids, log_softmax, make_base, noise, trained
+from dlm_sway.backends.dummy_lm import F32, F64, MODULE, Adapter, Ids, make_base, noise, trained
 from dlm_sway.backends.dummy_options import DummyOptions
 from dlm_sway.backends.dummy_script import recite
 from dlm_sway.backends.dummy_text import PREFIX_ID, DummyCodec

@@ -13,9 +13,9 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dlm_sway.adapters import nulls
-from dlm_sway.adapters.cuts import top_directions
+from dlm_sway.adapters.drawn import drawn
 from dlm_sway.adapters.spectra import input_factor, output_factor, spectrum
+from dlm_sway.backends.array_dist import log_softmax
 from dlm_sway.backends.base import RankedModule
 from dlm_sway.backends.dummy_text import PREFIX_ID
 from dlm_sway.core.determinism import stream
@@ -74,23 +74,7 @@ class Adapter:
 
     def under(self, view: View) -> Adapter:
         """Return what stands in the adapter's place in a view (its scale apart), by the rules of every backend."""
-        seed, draw = view.seed, view.draw
-        if view.kind == "adapter":
-            return self
-        if view.kind == "rotation":
-            return Adapter(
-                *nulls.rotate_rank(self.a, self.b, multiplier=view.rank_scale, seed=seed, draw=draw, module=MODULE)
-            )
-        if view.kind == "top_rank":
-            return Adapter(self.a, top_directions(self.a, self.b, share=view.rank_scale, module=MODULE))
-        if view.kind == "sign_flip":
-            return Adapter(self.a, nulls.sign_flip(self.a, self.b, seed=seed, draw=draw, module=MODULE))
-        std = view.init_scale * view.rank_scale**0.5
-        a, b = (
-            nulls.gaussian_like(x.shape, std=std, seed=seed, draw=draw, module=MODULE, part=part)
-            for x, part in ((self.a, "A"), (self.b, "B"))
-        )
-        return Adapter(a, b)
+        return Adapter(*drawn(view, self.a, self.b, module=MODULE))
 
     def ranked(self) -> RankedModule:
         """Return its spectrum."""
@@ -140,13 +124,6 @@ def _gradient(base: Base, texts: Sequence[Ids]) -> F64:
         np.add.at(total, last, error)
         np.add.at(places, last, 1)
     return np.asarray(total / np.maximum(places, 1)[:, None])
-
-
-def log_softmax(logits: npt.NDArray[np.floating]) -> F64:
-    """Return log-probs in nats over the last axis, in float64."""
-    z = logits.astype(np.float64)
-    z = z - z.max(axis=-1, keepdims=True)
-    return np.asarray(z - np.log(np.exp(z).sum(axis=-1, keepdims=True)))
 
 
 def _normal(shape: tuple[int, int], seed: int, part: str) -> F32:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dlm_sway.backends.dummy_lm import F32, F64, Ids, log_softmax
+from dlm_sway.backends.array_dist import F64, log_softmax, pick, top_of
+from dlm_sway.backends.dummy_lm import F32, Ids
 from dlm_sway.backends.dummy_text import END_ID, DummyCodec
 from dlm_sway.backends.text_view import TextView
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.scoring import TokenDist
-
-_SMALLEST: Final = float(np.log(np.finfo(np.float32).tiny))
 
 
 class Forward(Protocol):
@@ -39,7 +38,7 @@ class DummyView(TextView):
         Raises:
             BadInputError: a prompt is longer than the context window.
         """
-        return [_top(self._next(self._fitting(prompt)), top_k) for prompt in prompts]
+        return [top_of(self._next(self._fitting(prompt)), top_k) for prompt in prompts]
 
     def generate(
         self, prompt: str, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
@@ -48,7 +47,7 @@ class DummyView(TextView):
         ids = self._codec.encode_prompt(prompt)
         rng, length = stream(seed, "dummy", "generate"), ids.size
         for _ in range(max_new_tokens):
-            token = _pick(self._next(ids), rng, temperature=temperature, top_p=top_p)
+            token = pick(self._next(ids), rng, temperature=temperature, top_p=top_p)
             if token == END_ID:
                 break
             ids = np.append(ids, token)
@@ -67,24 +66,3 @@ class DummyView(TextView):
     def _logits(self, row: Ids, positions: npt.NDArray[Any]) -> F32:
         self._require_open()
         return self._forward(row[None], np.stack([np.zeros_like(positions), positions], axis=1))
-
-
-def _top(logp: F64, top_k: int) -> TokenDist:
-    """Return the top of one distribution from its log-probs [K]; the tail is measured, not assumed."""
-    order = np.argsort(-logp, kind="stable")
-    head, rest = order[:top_k], order[top_k:]
-    tail = float(np.logaddexp.reduce(logp[rest])) if rest.size else None
-    if tail is not None and tail < _SMALLEST:
-        tail = 0.0
-    return TokenDist(head.astype(np.int64), logp[head].astype(np.float32), logp.size, tail)
-
-
-def _pick(logp: F64, rng: np.random.Generator, *, temperature: float, top_p: float) -> int:
-    """Return the next token: the most probable, or one drawn from the fewest that hold `top_p` of the mass."""
-    if temperature <= 0:
-        return int(np.argmax(logp))
-    scaled = np.exp(log_softmax(logp / temperature))
-    order = np.argsort(-scaled, kind="stable")
-    before = np.cumsum(scaled[order]) - scaled[order]
-    kept = order[before < top_p]
-    return int(rng.choice(kept, p=scaled[kept] / scaled[kept].sum()))

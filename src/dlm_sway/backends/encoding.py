@@ -21,9 +21,10 @@ _SAMPLE_TOOL = {
 class TextEncoder:
     """A Hugging Face tokenizer with the rules that make its numbers comparable."""
 
-    def __init__(self, tokenizer: Any, *, max_length: int) -> None:
-        """Wrap `tokenizer`; `max_length` is the context window of the model in tokens."""
+    def __init__(self, tokenizer: Any, *, max_length: int, stop_ids: tuple[int, ...] = ()) -> None:
+        """Wrap `tokenizer`; `max_length` is the context window, and `stop_ids` are the tokens that end a text."""
         self.tokenizer = tokenizer
+        self.stop_ids = stop_ids
         self._max_length = max_length
 
     @property

@@ -47,6 +47,7 @@ def fingerprint(
     loaded_ns: int,
     memo: ResultStore | None,
     whole: bool = False,
+    packages: tuple[str, ...] = _PACKAGES,
 ) -> str | None:
     """Return the hash of a base with its adapter, or None if files are not to be found or changed since loading.
 
@@ -57,6 +58,7 @@ def fingerprint(
         loaded_ns: when loading began, in ns since 1970.
         memo: keeps the hashes of the base's files between runs.
         whole: whether `adapter` is a whole model.
+        packages: whose versions the numbers depend on.
     """
     try:
         base = locate_base(spec.base, revision=spec.revision).directory
@@ -66,7 +68,7 @@ def fingerprint(
     if files is None:
         return None
     loading = spec.model_dump(mode="json", include={"quantization", "trust_remote_code", "options"})
-    parts = (files, loading, computing, {name: version(name) for name in _PACKAGES})
+    parts = (files, loading, computing, {name: version(name) for name in packages})
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ from dlm_sway.adapters.config import holds_base, load_config
 from dlm_sway.adapters.tensors import TensorFile
 from dlm_sway.backends.hf_find import name_in_base
 from dlm_sway.backends.quiet import quiet_peft
+from dlm_sway.backends.tokenizer import WHERE, first_line, load_tokenizer
 from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError, MissingExtraError
 from dlm_sway.core.model import ModelSpec
 
@@ -144,22 +145,6 @@ def _parameters(model: Any) -> dict[str, Tensor]:
     return dict(model.named_parameters(remove_duplicate=False))
 
 
-def load_tokenizer(spec: ModelSpec) -> Any:
-    """Return the tokenizer of `spec.base`.
-
-    Raises:
-        BadInputError: there is none, or it cannot be used.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            spec.base, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise BadInputError(f"no usable tokenizer: {_first_line(e)}", where=spec.base, remedy=_WHERE) from e
-
-
 def load_base(spec: ModelSpec, device: torch.device, dtype: torch.dtype | Literal["auto"]) -> Any:
     """Return the model of `spec.base`; with dtype `auto` as it is stored, which leaves it mapped from its files.
 
@@ -185,10 +170,10 @@ def load_base(spec: ModelSpec, device: torch.device, dtype: torch.dtype | Litera
         )
     except SafetensorError as e:
         raise BadInputError(
-            f"the base's weights are damaged: {_first_line(e)}", where=spec.base, remedy="download them again"
+            f"the base's weights are damaged: {first_line(e)}", where=spec.base, remedy="download them again"
         ) from e
     except (OSError, ValueError, KeyError) as e:
-        raise BadInputError(f"the base cannot be loaded: {_first_line(e)}", where=spec.base, remedy=_WHERE) from e
+        raise BadInputError(f"the base cannot be loaded: {first_line(e)}", where=spec.base, remedy=WHERE) from e
     if missing := sorted(report["missing_keys"]):
         raise BadInputError(
             f"the base's files lack {len(missing)} of its weights, such as {missing[0]}",
@@ -203,9 +188,6 @@ def load_base(spec: ModelSpec, device: torch.device, dtype: torch.dtype | Litera
             where=spec.base,
             remedy="use --dtype bf16, or another device",
         ) from e
-
-
-_WHERE = "give --base a model directory with safetensors, or a Hub id that is cached or reachable"
 
 
 _INSTALL = "pip install bitsandbytes"
@@ -231,7 +213,7 @@ def _attach(base: Any, adapter: Path, device: torch.device) -> Any:
             model = PeftModel.from_pretrained(base, str(adapter), is_trainable=False, torch_device=str(device))
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise AdapterError(
-            f"the adapter does not fit the base: {_first_line(e)}", where=adapter, remedy=f"run: sway inspect {adapter}"
+            f"the adapter does not fit the base: {first_line(e)}", where=adapter, remedy=f"run: sway inspect {adapter}"
         ) from e
     return model.eval()
 
@@ -267,8 +249,3 @@ def _replaced(model: Any, originals: dict[str, Tensor]) -> dict[str, Tensor]:
         if original is not None and not torch.equal(original.to(p), p.detach()):
             out[name] = original
     return out
-
-
-def _first_line(e: BaseException) -> str:
-    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] if lines else type(e).__name__

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dlm_sway.adapters import nulls
-from dlm_sway.adapters.cuts import top_directions
+from dlm_sway.adapters.drawn import drawn, magnitude_delta
 from dlm_sway.adapters.spectra import input_factor, output_factor, spectrum
 from dlm_sway.backends.base import RankedModule
 from dlm_sway.core.errors import CannotRunError, NullRuleError
@@ -43,11 +43,8 @@ class Magnitude:
     def at(self, view: View, module: str) -> Tensor:
         """Return the magnitude of a view: the base's, moved by `lam` of the trained (or permuted) delta, [d_out]."""
         delta = self.trained.detach() - self.base
-        if view.kind in ("rotation", "sign_flip"):
-            moved = nulls.permute_magnitude(_numpy(delta), seed=view.seed, draw=view.draw, module=module)
-            delta = _like(moved, self.trained)
-        elif view.kind == "gaussian":
-            delta = torch.zeros_like(delta)
+        if view.kind != "adapter":
+            delta = _like(magnitude_delta(view, _numpy(delta), module=module), self.trained)
         return self.base + view.lam * delta
 
 
@@ -104,27 +101,8 @@ class LowRankSite:
 
     def draw(self, view: View) -> tuple[Tensor, Tensor]:
         """Return A and B of a null or a cut, in the shapes of the adapter's and without its scale; A itself if kept."""
-        seed, draw, module = view.seed, view.draw, self.name
-        a = self.a.detach()
-        if view.kind == "gaussian":
-            std = view.init_scale * view.rank_scale**0.5
-            noise = [
-                nulls.gaussian_like(p.shape, std=std, seed=seed, draw=draw, module=module, part=part)
-                for p, part in ((self.a, "A"), (self.b, "B"))
-            ]
-            return _like(noise[0], self.a), _like(noise[1], self.b)
-        if view.kind == "top_rank":
-            b = top_directions(_numpy(a), _numpy(self.b), share=view.rank_scale, module=module)
-        elif view.kind == "sign_flip":
-            b = nulls.sign_flip(_numpy(a), _numpy(self.b), seed=seed, draw=draw, module=module)
-        elif view.rank_scale == 1.0:
-            b = nulls.rotate_output(_numpy(self.b), seed=seed, draw=draw, module=module)
-        else:
-            multiplier = view.rank_scale
-            _, b = nulls.rotate_rank(
-                _numpy(a), _numpy(self.b), multiplier=multiplier, seed=seed, draw=draw, module=module
-            )
-        return a, _like(b, self.b)
+        a, b = drawn(view, own := _numpy(self.a), _numpy(self.b), module=self.name)
+        return self.a.detach() if a is own else _like(a, self.a), _like(b, self.b)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 from dlm_sway.backends.cpu_linear import fast_linears
 from dlm_sway.backends.encoding import TextEncoder
 from dlm_sway.backends.text_view import F32, Ids, TextView
+from dlm_sway.backends.windows import length_sorted_batches
 from dlm_sway.core.scoring import TokenDist
 
-_BATCH_TOKENS = 2048
 _IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")  # PEFT's types that come as past keys and values
 
 
@@ -36,7 +36,7 @@ class HFView(TextView):
         """
         rows = [self._fitting(p) for p in prompts]
         out: dict[int, TokenDist] = {}
-        for batch in _batches(rows):
+        for batch in length_sorted_batches(rows):
             logits = self._last_logits([rows[i] for i in batch])  # [n, vocab]
             out |= {i: _top(row, top_k) for i, row in zip(batch, logits, strict=True)}
         return [out[i] for i in range(len(rows))]
@@ -110,17 +110,6 @@ class HFView(TextView):
         if not config.is_prompt_learning or self._model._adapters_disabled or config.peft_type in _IN_CACHE:  # noqa: SLF001 (no public name)
             return 0
         return int(config.num_virtual_tokens)
-
-
-def _batches(rows: list[Ids]) -> list[list[int]]:
-    """Group row indices of like length so that a padded batch holds at most `_BATCH_TOKENS` tokens."""
-    out: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
-        if out and (len(out[-1]) + 1) * len(rows[i]) <= _BATCH_TOKENS:
-            out[-1].append(i)
-        else:
-            out.append([i])
-    return out
 
 
 def _top(logits: Tensor, top_k: int) -> TokenDist:

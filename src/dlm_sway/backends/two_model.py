@@ -22,10 +22,11 @@ from torch import Tensor
 from dlm_sway.backends.encoding import TextEncoder, context_window
 from dlm_sway.backends.fingerprint import fingerprint
 from dlm_sway.backends.hf_find import output_axis
-from dlm_sway.backends.hf_load import load_base, load_tokenizer, pick_device, pick_dtype
+from dlm_sway.backends.hf_load import load_base, pick_device, pick_dtype
 from dlm_sway.backends.hf_sites import DenseSite, Sites
 from dlm_sway.backends.plain_model import PlainModel
 from dlm_sway.backends.registry import register
+from dlm_sway.backends.tokenizer import load_tokenizer
 from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.backends.two_strings import TwoStringsBackend
 from dlm_sway.core.errors import BadInputError

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from dlm_sway.backends.encoding import TextEncoder, context_window
-from dlm_sway.backends.hf_load import load_base, load_tokenizer, pick_device
+from dlm_sway.backends.hf_load import load_base, pick_device
 from dlm_sway.backends.hf_sites import Sites
 from dlm_sway.backends.plain_model import PlainModel
+from dlm_sway.backends.tokenizer import load_tokenizer
 from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec

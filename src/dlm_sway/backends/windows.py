@@ -1,11 +1,16 @@
-"""How a sequence longer than the context window is read: in windows, each token scored once."""
+"""How sequences are read: in windows where one is longer than the context window, in batches of like length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from dlm_sway.core.errors import BadInputError
+
+_BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +55,14 @@ def windows(n_tokens: int, *, start: int, limit: int, where: str | None = None) 
         end = min(begin + limit, n_tokens - 1)
         yield Window(begin, end, first)
         first = end + 1
+
+
+def length_sorted_batches(rows: Sequence[npt.NDArray[np.int64]]) -> list[list[int]]:
+    """Group row indices of like length so that a padded batch holds at most `_BATCH_TOKENS` tokens."""
+    out: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        if out and (len(out[-1]) + 1) * len(rows[i]) <= _BATCH_TOKENS:
+            out[-1].append(i)
+        else:
+            out.append([i])
+    return out

@@ -150,7 +150,7 @@ class Given:
 
 def tokenizer_in(folder: Path) -> Any:
     """Return the tokenizer that lies in a folder."""
-    from dlm_sway.backends.hf_load import load_tokenizer
+    from dlm_sway.backends.tokenizer import load_tokenizer
     from dlm_sway.core.model import ModelSpec
 
     return load_tokenizer(ModelSpec(base=str(folder)))

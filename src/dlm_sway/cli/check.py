@@ -10,6 +10,7 @@ import typer
 
 from dlm_sway.cli.options import (
     Adapter,
+    Backend,
     Base,
     BatchTokens,
     Cache,
@@ -40,6 +41,7 @@ def check(
     adapter: Adapter,
     *,
     base: Base = None,
+    backend: Backend = "hf",
     data: Data = None,
     held_out: HeldOut = None,
     json_path: JsonPath = None,
@@ -80,6 +82,7 @@ def check(
         result = run_check(
             adapter,
             base=base,
+            backend=backend,
             data=data,
             held_out=held_out,
             n_draws=n_draws,

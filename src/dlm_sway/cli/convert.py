@@ -15,17 +15,21 @@ class Format(StrEnum):
     """What an adapter is converted to."""
 
     GGUF = "gguf"
+    MLX = "mlx"
     PEFT = "peft"
 
 
 def convert(
     adapter: Annotated[
-        Path, typer.Argument(metavar="ADAPTER", help="Directory of the adapter, as PEFT saves it, or a GGUF LoRA file.")
+        Path,
+        typer.Argument(
+            metavar="ADAPTER", help="Directory of the adapter, as PEFT or mlx_lm saves it, or a GGUF LoRA file."
+        ),
     ],
     *,
     to: Annotated[
         Format,
-        option("--to", help="gguf: a file that llama.cpp loads; peft: a directory."),
+        option("--to", help="gguf: a file for llama.cpp; mlx: a directory for mlx_lm; peft: a directory."),
     ],
     out: Annotated[
         Path,

@@ -40,6 +40,10 @@ Base: TypeAlias = Annotated[
     str | None,
     option("--base", metavar="BASE", help="Directory or Hub id; default: as recorded."),
 ]
+Backend: TypeAlias = Annotated[
+    str,
+    option("--backend", metavar="KIND", help="What loads the model: hf, or mlx."),
+]
 Data: TypeAlias = Annotated[
     Path | None,
     option("--data", metavar="FILE", help="What it was trained on."),

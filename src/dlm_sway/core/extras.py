@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,7 +13,8 @@ from typing import Final
 from dlm_sway.core.errors import MissingExtraError
 
 _DISTRIBUTION: Final = "dlm-sway"
-_REQUIREMENT: Final = re.compile(r"([\w.-]+).*\bextra == ['\"]([\w.-]+)['\"]")
+_REQUIREMENT: Final = re.compile(r"([\w.-]+)(\[[\w,.-]+\])?.*\bextra == ['\"]([\w.-]+)['\"]")
+_PLATFORM: Final = re.compile(r"sys_platform == ['\"](\w+)['\"]")
 
 
 @contextmanager
@@ -42,7 +44,7 @@ def install_command(package: str) -> str:
     extras = _extras()
     extra = extras.get(_normal(package))
     wanted = [name for name, group in extras.items() if group == extra] if extra else [package]
-    return f"pip install {' '.join(wanted)}"
+    return f"pip install {' '.join(map(_spelled, wanted))}"
 
 
 def packages_by_extra() -> dict[str, tuple[str, ...]]:
@@ -56,12 +58,24 @@ def packages_by_extra() -> dict[str, tuple[str, ...]]:
 @cache
 def _extras() -> dict[str, str]:
     """Return the extra that holds each optional package, as the installed distribution declares them."""
+    return {_normal(match[1]): match[3] for match in map(_REQUIREMENT.match, _declared()) if match}
+
+
+def _spelled(package: str) -> str:
+    """Return how a package is asked for on this platform: mlx computes on Linux only as `mlx[cpu]`."""
+    for line in _declared():
+        match, platform = _REQUIREMENT.match(line), _PLATFORM.search(line)
+        fits = platform is None or platform[1] == sys.platform
+        if match and match[2] and fits and _normal(match[1]) == package:
+            return f"'{package}{match[2]}'"
+    return package
+
+
+def _declared() -> list[str]:
     try:
-        declared = requires(_DISTRIBUTION) or []
+        return requires(_DISTRIBUTION) or []
     except PackageNotFoundError:
-        return {}
-    found = (_REQUIREMENT.match(line) for line in declared)
-    return {_normal(match[1]): match[2] for match in found if match}
+        return []
 
 
 def _normal(name: str) -> str:

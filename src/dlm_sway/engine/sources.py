@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dlm_sway.backends.base import BulkBackend, LogitBackend, ScalarBackend
+from dlm_sway.backends.base import BulkBackend, LogitBackend, ScalarBackend, StackedLogitBackend
 from dlm_sway.backends.hf_sites import Sites
 from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.core.errors import CannotRunError
@@ -133,6 +133,30 @@ class ArraySource:
         yield slice(0, len(keep)), torch.from_numpy(np.stack(parts))
 
 
+class StackedArraySource:
+    """A backend that computes the logits of many views itself, in one pass and in numpy."""
+
+    name = "stacked"
+    stacks = True
+    continues = False
+    device = torch.device("cpu")
+
+    def __init__(self, backend: StackedLogitBackend) -> None:
+        """Ask `backend` for all views of a call at once."""
+        self._backend = backend
+        self.window = backend.codec.max_length
+
+    def views_per_pass(self, views: Sequence[View]) -> int:
+        """Return how many of `views` the backend takes at once."""
+        return max(1, min(len(views), self._backend.views_per_pass()))
+
+    def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View], heads: Heads | None = None) -> Blocks:
+        """Yield logits of the base and `views`, block by block."""
+        assert heads is None  # noqa: S101 (what is packed for a source that cannot go on shares nothing)
+        for block, logits in self._backend.logit_blocks(ids.numpy(), keep.numpy(), views):
+            yield block, torch.from_numpy(logits)
+
+
 class ScalarSource:
     """A backend that compares views with the base itself and has no logits to give."""
 
@@ -168,6 +192,8 @@ def open_source(backend: BulkBackend) -> Source:
     if isinstance(backend, TorchBackend):
         seats = _stacked_seats(backend.model, backend.sites)
         return ViewwiseSource(backend) if seats is None else StackedSource(backend, seats)
+    if isinstance(backend, StackedLogitBackend):
+        return StackedArraySource(backend)
     if isinstance(backend, LogitBackend):
         return ArraySource(backend)
     if isinstance(backend, ScalarBackend):

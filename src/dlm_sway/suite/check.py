@@ -26,6 +26,7 @@ def check(  # the arguments are the options of the command
     adapter: Path,
     *,
     base: str | None = None,
+    backend: str = "hf",
     data: Path | None = None,
     held_out: Path | None = None,
     n_draws: int = 39,
@@ -46,10 +47,11 @@ def check(  # the arguments are the options of the command
     Args:
         adapter: a PEFT directory.
         base: model directory or Hub id; the one recorded in the adapter's config when not given.
+        backend: the kind of backend that loads base and adapter: `hf`, or `mlx`.
         data: what the fine-tune was trained on; without it nothing is said about the target.
         held_out: data of the same source that it was not trained on; it needs `data`.
         n_draws: number of rotation nulls, at least 19.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, or what the backend calls its devices.
         dtype: `auto`, `fp32`, `bf16` or `fp16`.
         seed: of the nulls and of all resampling.
         quick: 19 draws and 128 tokens a null.
@@ -82,7 +84,7 @@ def check(  # the arguments are the options of the command
     inspected = time.perf_counter()
     examined = None
     if not is_blocked(inspection):
-        spec = _spec(base_name, request.adapter, device=device, dtype=dtype)
+        spec = _spec(base_name, request.adapter, kind=backend, device=device, dtype=dtype)
         examined = _loaded_and_examined(request, spec, cache=cache, trace=trace, progress=progress)
     timing = {"total_s": time.perf_counter() - began, "inspect_s": inspected - began}
     return assemble(request, inspection, examined, base=base_name, timing=timing)
@@ -125,9 +127,9 @@ def _path(path: Path | str | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _spec(base: str, adapter: Path, *, device: str, dtype: str) -> ModelSpec:
+def _spec(base: str, adapter: Path, **how: str) -> ModelSpec:
     try:
-        return ModelSpec.model_validate({"base": base, "adapter": adapter, "device": device, "dtype": dtype})
+        return ModelSpec.model_validate({"base": base, "adapter": adapter, **how})
     except ValidationError as e:
         faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
         raise BadInputError(faults, remedy="see `sway check --help`") from None
