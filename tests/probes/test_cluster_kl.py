@@ -36,6 +36,7 @@ def effects(between: float, seed: int = 0) -> list[float]:
     return [float(np.exp(between * (i % 4) + 0.4 * rng.standard_normal())) for i in range(N)]
 
 
+@pytest.mark.healthy_pair
 def test_an_effect_that_differs_by_topic_passes() -> None:
     result = judged(effects(0.6))
     assert result.verdict is Verdict.PASS
@@ -50,6 +51,7 @@ def test_an_effect_of_the_same_size_everywhere_does_not_pass() -> None:
     assert sum(v is Verdict.PASS for v in verdicts) <= 4
 
 
+@pytest.mark.planted_fault
 def test_topics_that_are_more_alike_than_chance_fail() -> None:
     even = [1.0 + 0.1 * (i // 4) for i in range(N)]
     result = judged(even)

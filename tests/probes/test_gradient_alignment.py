@@ -21,6 +21,7 @@ Run = Callable[..., ProbeResult]
 KIND = "gradient_alignment"
 
 
+@pytest.mark.healthy_pair
 def test_an_adapter_that_learned_the_text_points_at_it(ran: Run, language: Language) -> None:
     result = ran({"adapter": "trained", "towards": language(12)}, kind=KIND, items=language(12))
     assert (result.verdict, result.score) == (Verdict.PASS, None)
@@ -30,6 +31,7 @@ def test_an_adapter_that_learned_the_text_points_at_it(ran: Run, language: Langu
     assert result.ci_95[0] > 0
 
 
+@pytest.mark.planted_fault
 def test_an_adapter_that_unlearned_it_points_away_and_is_warned_of(ran: Run, language: Language) -> None:
     result = ran({"adapter": "trained", "away": language(12)}, kind=KIND, items=language(12))
     assert result.verdict is Verdict.WARN

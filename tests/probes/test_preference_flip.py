@@ -68,6 +68,7 @@ def noisy(mean: float, n: int = 30, sd: float = 0.3) -> list[float]:
     return list(mean + sd * np.random.default_rng(0).standard_normal(n))
 
 
+@pytest.mark.healthy_pair
 def test_a_fine_tune_that_learned_the_preference_passes(ran: Run, language: Language) -> None:
     chosen, rejected = language(12), language(12, first=70)
     options = {"adapter": "trained", "towards": chosen, "away": rejected}
@@ -80,6 +81,7 @@ def test_a_fine_tune_that_learned_the_preference_passes(ran: Run, language: Lang
     assert result.score == 1.0
 
 
+@pytest.mark.planted_fault
 def test_the_opposite_preference_fails(ran: Run, language: Language) -> None:
     chosen, rejected = language(12), language(12, first=70)
     options = {"adapter": "trained", "towards": rejected, "away": chosen}

@@ -34,6 +34,33 @@ def as_text_item(item: DataItem) -> TextItem:
     return TextItem(item.prompt, item.completion, item.cluster, f"{Path(item.source).name}:{item.line}")
 
 
+def section_items(sections: Iterable[Section]) -> tuple[TextItem, ...]:
+    """Return sections whole, named by their titles: the prose among them, or where there is none what has a prompt."""
+    every = list(sections)
+    kept = [s for s in every if s.kind == "prose"] or [s for s in every if s.prompt]
+    return tuple(TextItem(s.prompt, s.completion, s.where, name) for s, name in zip(kept, labels(kept), strict=True))
+
+
+def labels(sections: Sequence[Section]) -> list[str]:
+    """Return a name for each section: its title, or `file:line` where it has none; the second of a name is told."""
+    return unique([s.title or place_label(s) for s in sections])
+
+
+def place_label(section: Section) -> str:
+    """Return `file:line`."""
+    return f"{Path(section.source).name}:{section.line}"
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Return the names, with a number behind the second and later ones that are equal."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return out
+
+
 def drawn(values: Sequence[T], clusters: Sequence[str], *, most: int, seed: int) -> list[T]:
     """Return at most `most` values in their order: one of each cluster in a random order, then a second of each."""
     if len(values) <= most:
