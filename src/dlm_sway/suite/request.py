@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.data.choose import MOST_ITEMS, text_items
+from dlm_sway.core.sections import Section
+from dlm_sway.data.choose import MOST_ITEMS, items_by_section, text_items
 from dlm_sway.data.material import Source, read_material
 from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.data.readers import items_of
 from dlm_sway.engine.ask import TextItem
 from dlm_sway.probes.adapter_ablation import AdapterAblation, AdapterAblationSpec
-from dlm_sway.probes.base import Pairs
+from dlm_sway.probes.base import Env, Pairs
+from dlm_sway.probes.controls import matched_controls
 from dlm_sway.probes.delta_kl import DeltaKL, DeltaKLSpec
 from dlm_sway.probes.external_perplexity import ExternalPerplexity, ExternalPerplexitySpec
 from dlm_sway.probes.leakage import Leakage, LeakageSpec
+from dlm_sway.probes.section_internalization import SectionInternalization, SectionInternalizationSpec
 from dlm_sway.probes.target_gain import TargetGain, TargetGainSpec
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -74,13 +77,14 @@ def read_request(
     if n_draws < FEWEST_DRAWS:
         what = f"{n_draws} draws are too few: p is at least 1/{n_draws + 1}, so nothing could reach 0.05"
         raise BadInputError(what, remedy=f"ask for {FEWEST_DRAWS} draws or more")
-    items, unseen = _items(data, seed), _items(held_out, seed)
+    trained = _sections(data, seed)
+    items, unseen = text_items(trained, seed=seed), text_items(_sections(held_out, seed), seed=seed)
     _require_apart(data, held_out)
     return Request(
         adapter=adapter,
         data=data,
         held_out=held_out,
-        pairs=_pairs(items, unseen, quick=quick),
+        pairs=(*_pairs(items, unseen, quick=quick), *_by_section(items_by_section(trained, seed=seed), items, seed)),
         n_draws=QUICK_DRAWS if quick else n_draws,
         seed=seed,
         quick=quick,
@@ -88,8 +92,8 @@ def read_request(
     )
 
 
-def _items(path: Path | None, seed: int) -> tuple[TextItem, ...]:
-    """Return what is scored of a file, and warn of what is not."""
+def _sections(path: Path | None, seed: int) -> tuple[Section, ...]:
+    """Return what a file holds, and warn of what is not scored of it."""
     if path is None:
         return ()
     material = read_material((Source(str(path)),), seed=seed)
@@ -98,7 +102,7 @@ def _items(path: Path | None, seed: int) -> tuple[TextItem, ...]:
         _LOGGER.warning(material.summaries[0])
     if (n := sum(len(items_of(section)) for section in material.sections)) > MOST_ITEMS:
         _LOGGER.warning("%s: %s texts in it, of which %s are read, drawn by the seed", path, f"{n:,}", MOST_ITEMS)
-    return text_items(material.sections, seed=seed)
+    return material.sections
 
 
 def _require_apart(data: Path | None, held_out: Path | None) -> None:
@@ -121,6 +125,15 @@ def _pairs(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...], *, quick: 
     control = {"name": "external_perplexity", **(QUICK_CONTROL if quick else {})}
     pairs = (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec.model_validate(control)))
     return pairs if quick or not items else (*pairs, *_findings(items, unseen))
+
+
+def _by_section(sections: tuple[TextItem, ...], items: tuple[TextItem, ...], seed: int) -> Pairs:
+    """Return what says which sections took: of the texts and controls that `target_gain` reads, so at no cost."""
+    if not sections:
+        return ()
+    controls = matched_controls(items, rng=Env(seed=seed).rng("target_gain", "controls"))
+    spec = {"name": "sections", "sections": sections, "read": "whole", "controls": controls}
+    return ((SectionInternalization(), SectionInternalizationSpec.model_validate(spec)),)
 
 
 def _findings(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...]) -> Pairs:
