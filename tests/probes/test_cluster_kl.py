@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,6 +61,25 @@ def test_topics_that_are_more_alike_than_chance_fail() -> None:
     assert result.raw < 0
 
 
+def test_one_prompt_with_a_large_effect_does_not_hide_the_topics() -> None:
+    plain = effects(0.6)
+    assert judged([*plain[:-1], 1000 * plain[-1]]).raw == pytest.approx(judged(plain).raw, abs=0.35)
+    assert judged([1e-3 * x for x in plain]).raw == pytest.approx(judged(plain).raw)
+
+
+def test_effects_that_rounding_makes_do_not_count_by_their_logarithm() -> None:
+    tiny = [1e-9 if i % 4 == 0 and i % 8 else x for i, x in enumerate(effects(0.0))]
+    floor = Env(floor=0.01)
+    assert (judged(tiny, floor).raw or 0) < (judged(tiny, Env()).raw or 0)
+
+
+def test_what_does_not_decide_names_the_prompts_that_would() -> None:
+    open_ones = [r for r in (judged(effects(0.25, seed)) for seed in range(12)) if r.verdict is Verdict.INCONCLUSIVE]
+    assert open_ones
+    for result in open_ones:
+        assert re.search(r"40 prompts do not decide(; about \d+ would|: the share lies at the minimum)", result.message)
+
+
 def test_without_an_intent_the_number_is_shown_and_not_judged() -> None:
     result = judged(effects(0.6), intent="none")
     assert (result.verdict, result.score) == (Verdict.SKIP, None)
@@ -71,7 +91,7 @@ def test_without_an_intent_the_number_is_shown_and_not_judged() -> None:
 def test_a_few_prompts_cannot_decide(n: int) -> None:
     result = judged(effects(2.0), prompts=TEXTS[:n], labels=LABELS[:n])
     assert result.verdict is Verdict.INCONCLUSIVE
-    assert "at least 20" in result.message
+    assert "at least 30" in result.message
 
 
 @pytest.mark.parametrize("labels", [["one"] * N, [str(i) for i in range(N)]])
