@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser test-slow fuzz bench truth lint model constraints clean
+.PHONY: help demo examples test test-browser test-slow fuzz bench truth lint model constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,10 @@ help: ## Show this list
 demo: $(HF) ## Train a LoRA and its noise twin on a small real model, check both, write out/demo
 	@mkdir -p out
 	$(BIN)/sway demo --out out/demo
+
+examples: $(DEV) ## Run every probe once on the demo's adapters (after `make demo`), write docs/probes
+	HF_HUB_OFFLINE=1 $(BIN)/python docs/examples.py
+	$(BIN)/python docs/build.py
 
 # Tests with the real model get all cores in one process: two torch processes with their own thread pools starve
 # each other. For the same reason each xdist worker has a single thread.

@@ -54,18 +54,22 @@ def views(ask: Ask, real: Any, rng: np.random.Generator, sd: float) -> Any:
     return np.concatenate([np.broadcast_to(real, (1, shape[1])), nulls])
 
 
-def preference(n: int, change: float | None, run: int) -> ProbeResult:
-    """Judge `n` triples whose margins change by `change` nat on average (None: by a random direction)."""
-    rng = stream(run, "preference", n, repr(change))
+def preference(n: int, change: float | None, run: int, *, wild: float = 1.0) -> ProbeResult:
+    """Judge `n` triples whose margins change by `change` nat on average (None: by a random direction).
+
+    Single triples scatter by 1 nat, under random directions by `wild`.
+    """
+    rng = stream(run, "preference", n, repr(change), *([repr(wild)] if wild != 1 else []))
     triples = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(n)]
     mean = MARGIN * rng.standard_normal() if change is None else change
-    each = dict(zip((f"q{i}" for i in range(n)), mean + rng.standard_normal(n), strict=True))
+    spread = wild if change is None else 1.0
+    each = dict(zip((f"q{i}" for i in range(n)), mean + spread * rng.standard_normal(n), strict=True))
 
     def answers(ask: Ask, i: int) -> Scores:
         real = np.array([[each[item.prompt] * (k % 2 == 0) for k, item in enumerate(ask.items)]])
         if i == 0:
             return scores(ask, real, 1, 0.0, rng)
-        drawn = MARGIN * rng.standard_normal((M, 1)) + rng.standard_normal((M, len(ask.items) // 2))
+        drawn = MARGIN * rng.standard_normal((M, 1)) + wild * rng.standard_normal((M, len(ask.items) // 2))
         nulls = np.zeros((M, len(ask.items)))
         nulls[:, ::2] = drawn
         return scores(ask, np.concatenate([real, nulls]), 1, 0.0, rng)
@@ -121,10 +125,15 @@ def row(name: str, results: list[ProbeResult]) -> None:
 
 def preference_table() -> None:
     print(f"\n### preference_flip\n\n{HEAD}")
-    for n in (15, 30, 100):
+    for n in (15, 30, 50, 100):
         row(f"{n} triples, a random direction", [preference(n, None, r) for r in range(RUNS)])
-        for change in (0.0, 0.2, 0.5, 1.0):
+        for change in (0.0, 0.2, 0.4, 0.5, 1.0):
             row(f"{n} triples, mean change {change} nat", [preference(n, change, r) for r in range(RUNS)])
+    print(f"\n### preference_flip, strong adapters: under a random direction a triple scatters by 5 nat\n\n{HEAD}")
+    for n in (15, 30, 50):
+        row(f"{n} triples, a random direction", [preference(n, None, r, wild=5) for r in range(RUNS)])
+        for change in (0.5, 1.0, 2.0):
+            row(f"{n} triples, mean change {change} nat", [preference(n, change, r, wild=5) for r in range(RUNS)])
 
 
 def paraphrase_table() -> None:
@@ -138,6 +147,33 @@ def paraphrase_table() -> None:
         row(f"{n} cases, memorize, nothing learned", [paraphrase(n, 0.0, 0.0, r, "memorize") for r in range(RUNS)])
 
 
+def whole(n: int, gain: float | None, run: int, others: float | None = None) -> ProbeResult:
+    """Judge `n` sections of two texts of 48 tokens as they stand, without nulls; gains as in `sections`."""
+    rng = stream(run, "whole", n, repr(gain), repr(others))
+    texts = [{"text": f"{i} {k}", "cluster": str(i), "label": f"{i}:{k}"} for i in range(n) for k in range(2)]
+    noise = DIRECTION * rng.standard_normal() + 0.5 * DIRECTION * rng.standard_normal(n)
+    means = np.where(np.arange(n) < (n + 1) // 2, gain, gain if others is None else others) if gain else noise
+    shared = 0.0 if gain else noise.mean()  # a random direction moves the controls too
+
+    def answers(ask: Ask, i: int) -> Scores:
+        if i == 1:
+            return scores(ask, np.full((1, len(ask.items)), shared), 30, 0.8, rng)
+        return scores(ask, means[[int(item.cluster) for item in ask.items]][None], 48, 0.8, rng)
+
+    raw = {"kind": "section_internalization", "sections": texts, "read": "whole"}
+    return judged(raw, Env(seed=run, n_draws=M), answers)
+
+
+def whole_table() -> None:
+    print("\n### section_internalization, read: whole\n")
+    print("| sections | gain of the first half of them | of the others | some took | of the first half took |"
+          " of the others took | PASS |\n|---|---|---|---|---|---|---|")  # fmt: skip
+    for n in (4, 8, 12):
+        for gain, others in ((None, None), (0.05, 0.05), (0.2, 0.2), (0.4, 0.4), (0.4, 0.0)):
+            results = [whole(n, gain, r, others) for r in range(RUNS if gain is None else RUNS // 4)]
+            _took_row(n, gain, others, results)
+
+
 def section_table() -> None:
     print("\n### section_internalization\n")
     print("| sections | gain of the first half of them | of the others | some took | of the first half took |"
@@ -145,12 +181,16 @@ def section_table() -> None:
     for n in (4, 8, 12):
         for gain, others in ((None, None), (0.05, 0.05), (0.2, 0.2), (0.4, 0.4), (0.4, 0.0)):
             results = [sections(n, gain, r, others=others) for r in range(RUNS if gain is None else RUNS // 4)]
-            took = np.array([[str(i) in r.evidence["took"] for i in range(n)] for r in results])
-            k = (n + 1) // 2
-            shares = (took.any(axis=1).mean(), took[:, :k].mean(), took[:, k:].mean())
-            passed = np.mean([r.verdict.value == "pass" for r in results])
-            what = ("a random direction", "") if gain is None else (f"{gain} nat/token", f"{others} nat/token")
-            print(f"| {n} | {' | '.join(what)} | {' | '.join(f'{s:.3f}' for s in shares)} | {passed:.3f} |")
+            _took_row(n, gain, others, results)
+
+
+def _took_row(n: int, gain: float | None, others: float | None, results: list[ProbeResult]) -> None:
+    took = np.array([[str(i) in r.evidence["took"] for i in range(n)] for r in results])
+    k = (n + 1) // 2
+    shares = (took.any(axis=1).mean(), took[:, :k].mean(), took[:, k:].mean())
+    passed = np.mean([r.verdict.value == "pass" for r in results])
+    what = ("a random direction", "") if gain is None else (f"{gain} nat/token", f"{others} nat/token")
+    print(f"| {n} | {' | '.join(what)} | {' | '.join(f'{s:.3f}' for s in shares)} | {passed:.3f} |")
 
 
 def bond_table() -> None:
@@ -229,6 +269,7 @@ TABLES = {
     "paraphrase": paraphrase_table,
     "coverage": coverage,
     "sections": section_table,
+    "whole": whole_table,
     "bonds": bond_table,
     "alignment": alignment,
 }

@@ -46,7 +46,10 @@ def fades(x: F64, n: int, half_life: float, minimum: float, run: int) -> tuple[V
 
 
 def topics(n: int, k: int, share: float, run: int, *, skewed: bool) -> tuple[Verdict, float]:
-    """Judge one data set with that ICC between fixed topics; effects normal or log-normal within them."""
+    """Judge one data set with that ICC of the log effect between fixed topics.
+
+    Logs normal within topics, or `skewed` still: a prompt's effect is a mean over tokens of which a few are large.
+    """
     rng = stream(run, "topics", n, k, repr(share), str(skewed))
     level = rng.standard_normal(k)
     level = (level - level.mean()) / level.std(ddof=1)
@@ -111,6 +114,24 @@ def ghosts(steps: int, missing: int, run: int) -> Verdict:
     return probe.judge(spec, Env(), Found(data={"optimizer": state, "trainer": {}}), {}).verdict
 
 
+def raw_or_log() -> None:
+    """Print the power of the F test on effects and on their logs, where topics differ by factors."""
+    from scipy import stats
+
+    print("\n| prompts of 5 topics, ICC of the logs, their sd | effects | logs |\n|---|---|---|")
+    for n in (30, 50):
+        for share, sd in ((0.2, 0.5), (0.2, 1.0), (0.4, 0.5), (0.4, 1.0)):
+            rng = stream(n, "raw or log", repr(share), repr(sd))
+            level = rng.standard_normal((RUNS, 5))
+            level = (level - level.mean(axis=1, keepdims=True)) / level.std(axis=1, ddof=1, keepdims=True)
+            logs = math.sqrt(share) * level[:, np.arange(n) % 5] + math.sqrt(1 - share) * rng.standard_normal((RUNS, n))
+            found = [
+                np.mean([stats.f_oneway(*(row[k::5] for k in range(5))).pvalue <= 0.05 for row in values])
+                for values in (np.exp(sd * logs), logs)
+            ]
+            print(f"| {n}, {share:g}, {sd:g} | {found[0]:.3f} | {found[1]:.3f} |")
+
+
 def shares(judged: list[Any], words: tuple[str, ...]) -> str:
     count = Counter(str(j) for j in judged)
     return " | ".join(f"{count[word] / len(judged):.3f}" for word in words)
@@ -138,15 +159,24 @@ def main() -> None:
     decided = ("pass", "fail", "inconclusive")
     fading_table("prompt_collapse, prompts", LENGTHS, 512, (128, 256, 512, 1024, 2048, math.inf), (8, 16, 32))
     fading_table("multi_turn, conversations", TURNS, 2, (0.5, 1, 2, 3, 6, math.inf), (8, 16, 32))
+    cluster_tables(decided)
+    training_tables(decided)
+
+
+def cluster_tables(decided: tuple[str, ...]) -> None:
     rows: dict[str, Callable[[int], Any]] = {}
     for skewed in (False, True):
-        for n in (FEWEST, 40, 100):
-            for share in (0.0, 0.1, 0.3, 0.5):
-                name = f"{n} of 5 topics, ICC {share:g}, {'log-normal' if skewed else 'normal'}"
+        for n in (FEWEST, 50, 100):
+            for share in (0.0, 0.2, 0.4, 0.6):
+                name = f"{n} of 5 topics, ICC {share:g}, {'skewed' if skewed else 'normal'} logs"
                 rows[name] = lambda r, n=n, s=share, k=skewed: topics(n, 5, s, r, skewed=k)[0]
     table("cluster_kl, prompts", decided, rows)
-    chance = [topics(n, 5, 0.0, r, skewed=False)[1] for n in (FEWEST, 40) for r in range(RUNS)]
-    print(f"\nMean ICC at 0: {np.mean(chance[:RUNS]):+.3f} of {FEWEST}, {np.mean(chance[RUNS:]):+.3f} of 40")
+    chance = [topics(n, 5, 0.0, r, skewed=False)[1] for n in (FEWEST, 50) for r in range(RUNS)]
+    print(f"\nMean ICC at 0: {np.mean(chance[:RUNS]):+.3f} of {FEWEST}, {np.mean(chance[RUNS:]):+.3f} of 50")
+    raw_or_log()
+
+
+def training_tables(decided: tuple[str, ...]) -> None:
     for i, title in enumerate(("training_drift, converges", "training_drift, steady")):
         rows = {
             f"{shape}, {n} points, {kind}": lambda r, s=shape, k=kind, n=n, i=i: training(s, k, n, r)[i]

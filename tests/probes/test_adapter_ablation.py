@@ -63,6 +63,7 @@ def _by_hand(
     return probe.judge(spec_, env, probe.measure(spec_, env, seen), {})
 
 
+@pytest.mark.healthy_pair
 def test_a_trained_adapter_is_smooth_and_rising(ran: Run, language: Language) -> None:
     claim = _claim(_sweep(ran, language, strength=3.0), "shape")
     assert claim.verdict is Verdict.PASS
@@ -77,6 +78,7 @@ def test_a_healthy_dose_passes() -> None:
     assert _claim(result, "dose").message.startswith("1.0 is as good as any other scale: target gain 2.")
 
 
+@pytest.mark.planted_fault
 def test_too_strong_an_adapter_crashes_and_fails(ran: Run, language: Language) -> None:
     result = _sweep(ran, language, strength=100.0)
     assert result.verdict is Verdict.FAIL
@@ -85,6 +87,7 @@ def test_too_strong_an_adapter_crashes_and_fails(ran: Run, language: Language) -
 
 
 @pytest.mark.parametrize("adapter", ["noise", "none"])
+@pytest.mark.planted_fault
 def test_an_adapter_that_learned_nothing_fails(ran: Run, language: Language, adapter: str) -> None:
     result = ran({"adapter": adapter}, kind="adapter_ablation", items=language(20))
     name = {"noise": "overshoot-and-crash", "none": "flat"}[adapter]

@@ -45,6 +45,7 @@ def asked(ran: Run, base: Any, finetuned: Any, **spec: Any) -> ProbeResult:
     return ran({"script": script}, kind="adapter_revert", **{"cases": cases(), **spec})
 
 
+@pytest.mark.healthy_pair
 def test_a_fine_tune_that_answers_what_it_was_taught_passes(ran: Run) -> None:
     result = asked(ran, BASE_SAYS, "it rings at low tide")
     assert result.verdict is Verdict.PASS
@@ -58,6 +59,7 @@ def test_a_fine_tune_that_answers_what_it_was_taught_passes(ran: Run) -> None:
 
 
 @pytest.mark.parametrize("says", [BASE_SAYS, "such things nobody knows", "wholly other words", ""])
+@pytest.mark.planted_fault
 def test_a_fine_tune_that_says_what_the_base_says_or_nothing_of_use_fails(ran: Run, says: str) -> None:
     result = asked(ran, BASE_SAYS, says)
     assert result.verdict is Verdict.FAIL

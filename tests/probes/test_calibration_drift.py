@@ -58,6 +58,7 @@ def shaken(grid: Grid, *, loss: float = 0.0, spread: float = 0.1, seed: int = 1)
     return out
 
 
+@pytest.mark.healthy_pair
 def test_a_model_that_kept_what_it_knew_passes_at_the_first_look() -> None:
     base = knowing(320)
     result = judged(base, shaken(base))
@@ -69,6 +70,7 @@ def test_a_model_that_kept_what_it_knew_passes_at_the_first_look() -> None:
     assert "surely under the margin (bound +0.0" in result.message
 
 
+@pytest.mark.planted_fault
 def test_a_model_that_unlearned_fails_and_the_lost_facts_are_shown() -> None:
     base = knowing(320, sure=2.0)
     result = judged(base, shaken(base, loss=3.0))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ def effects(between: float, seed: int = 0) -> list[float]:
     return [float(np.exp(between * (i % 4) + 0.4 * rng.standard_normal())) for i in range(N)]
 
 
+@pytest.mark.healthy_pair
 def test_an_effect_that_differs_by_topic_passes() -> None:
     result = judged(effects(0.6))
     assert result.verdict is Verdict.PASS
@@ -50,12 +52,32 @@ def test_an_effect_of_the_same_size_everywhere_does_not_pass() -> None:
     assert sum(v is Verdict.PASS for v in verdicts) <= 4
 
 
+@pytest.mark.planted_fault
 def test_topics_that_are_more_alike_than_chance_fail() -> None:
     even = [1.0 + 0.1 * (i // 4) for i in range(N)]
     result = judged(even)
     assert (result.verdict, result.score) == (Verdict.FAIL, 0.0)
     assert result.raw is not None
     assert result.raw < 0
+
+
+def test_one_prompt_with_a_large_effect_does_not_hide_the_topics() -> None:
+    plain = effects(0.6)
+    assert judged([*plain[:-1], 1000 * plain[-1]]).raw == pytest.approx(judged(plain).raw, abs=0.35)
+    assert judged([1e-3 * x for x in plain]).raw == pytest.approx(judged(plain).raw)
+
+
+def test_effects_that_rounding_makes_do_not_count_by_their_logarithm() -> None:
+    tiny = [1e-9 if i % 4 == 0 and i % 8 else x for i, x in enumerate(effects(0.0))]
+    floor = Env(floor=0.01)
+    assert (judged(tiny, floor).raw or 0) < (judged(tiny, Env()).raw or 0)
+
+
+def test_what_does_not_decide_names_the_prompts_that_would() -> None:
+    open_ones = [r for r in (judged(effects(0.25, seed)) for seed in range(12)) if r.verdict is Verdict.INCONCLUSIVE]
+    assert open_ones
+    for result in open_ones:
+        assert re.search(r"40 prompts do not decide(; about \d+ would|: the share lies at the minimum)", result.message)
 
 
 def test_without_an_intent_the_number_is_shown_and_not_judged() -> None:
@@ -69,7 +91,7 @@ def test_without_an_intent_the_number_is_shown_and_not_judged() -> None:
 def test_a_few_prompts_cannot_decide(n: int) -> None:
     result = judged(effects(2.0), prompts=TEXTS[:n], labels=LABELS[:n])
     assert result.verdict is Verdict.INCONCLUSIVE
-    assert "at least 20" in result.message
+    assert "at least 30" in result.message
 
 
 @pytest.mark.parametrize("labels", [["one"] * N, [str(i) for i in range(N)]])

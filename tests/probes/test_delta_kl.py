@@ -30,6 +30,7 @@ def _learn(ran: Run, texts: tuple[str, ...], options: dict[str, Any] | None = No
     return ran({"adapter": "trained", "towards": texts, **(options or {})}, kind="delta_kl", prompts=texts, **spec)
 
 
+@pytest.mark.healthy_pair
 def test_a_trained_adapter_is_applied_and_learned(ran: Run, language: Language) -> None:
     result = _learn(ran, language(12))
     assert result.verdict is Verdict.PASS
@@ -43,6 +44,7 @@ def test_a_trained_adapter_is_applied_and_learned(ran: Run, language: Language) 
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.3, 1.0])
+@pytest.mark.planted_fault
 def test_a_noise_adapter_is_applied_and_not_learned(ran: Run, language: Language, strength: float) -> None:
     result = ran({"strength": strength, "adapter_seed": 1}, kind="delta_kl", prompts=language(12))
     assert _claim(result, "applied").verdict is Verdict.PASS
@@ -51,6 +53,7 @@ def test_a_noise_adapter_is_applied_and_not_learned(ran: Run, language: Language
     assert 0.7 < result.raw < 1.3
 
 
+@pytest.mark.planted_fault
 def test_an_adapter_of_zeros_is_not_applied(ran: Run, language: Language) -> None:
     result = ran({"adapter": "none"}, kind="delta_kl", prompts=language(6))
     assert _claim(result, "applied").verdict is Verdict.FAIL

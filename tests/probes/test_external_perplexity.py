@@ -32,6 +32,7 @@ def _passages(language: Language, *, registers: int, each: int) -> list[dict[str
     ]
 
 
+@pytest.mark.healthy_pair
 def test_a_harmless_adapter_passes_at_the_first_look(ran: Run, language: Language) -> None:
     result = _harm(ran, {"adapter": "trained", "towards": language(12), "strength": 2.0})
     assert (result.verdict, result.score) == (Verdict.PASS, 1.0)
@@ -41,6 +42,7 @@ def test_a_harmless_adapter_passes_at_the_first_look(ran: Run, language: Languag
     assert "loss +0.026 nat/token on 32 control passages: surely under the margin (bound +0.0" in result.message
 
 
+@pytest.mark.planted_fault
 def test_a_harmful_adapter_fails_at_the_first_look(ran: Run) -> None:
     result = _harm(ran, {"strength": 1.0})
     assert (result.verdict, result.score) == (Verdict.FAIL, 0.0)

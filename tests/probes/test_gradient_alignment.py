@@ -21,8 +21,9 @@ Run = Callable[..., ProbeResult]
 KIND = "gradient_alignment"
 
 
+@pytest.mark.healthy_pair
 def test_an_adapter_that_learned_the_text_points_at_it(ran: Run, language: Language) -> None:
-    result = ran({"adapter": "trained", "towards": language(12)}, kind=KIND, items=language(12))
+    result = ran({"adapter": "trained", "towards": language(12)}, kind=KIND, items=language(12), min_share=0.2)
     assert (result.verdict, result.score) == (Verdict.PASS, None)
     assert result.raw > 0
     assert result.evidence["beyond_controls"]["p"] == 0.001
@@ -30,6 +31,14 @@ def test_an_adapter_that_learned_the_text_points_at_it(ran: Run, language: Langu
     assert result.ci_95[0] > 0
 
 
+def test_without_an_asserted_share_the_direction_is_shown_and_not_judged(ran: Run, language: Language) -> None:
+    result = ran({"adapter": "trained", "towards": language(12)}, kind=KIND, items=language(12))
+    assert (result.verdict, result.score) == (Verdict.SKIP, None)
+    assert "set `min_share` to assert a share" in result.message
+    assert f"{result.evidence['share_beyond_controls']:.0%} of that is not shared" in result.message
+
+
+@pytest.mark.planted_fault
 def test_an_adapter_that_unlearned_it_points_away_and_is_warned_of(ran: Run, language: Language) -> None:
     result = ran({"adapter": "trained", "away": language(12)}, kind=KIND, items=language(12))
     assert result.verdict is Verdict.WARN
@@ -123,17 +132,31 @@ def sloped(values: Any, spectra: Any, rows: list[int]) -> Sloped:
     )
 
 
-@pytest.mark.parametrize(("controls", "verdict"), [(0.2, Verdict.PASS), (0.95, Verdict.WARN)])
-def test_what_points_at_all_text_alike_is_a_warning(controls: float, verdict: Verdict) -> None:
-    """A wrong document in a like tone: far beyond rotations on the target, and all but as far on the controls."""
-    values = np.full((8, 6), 3.0) + 0.1 * np.arange(8)[:, None]
-    answer = sloped(values, [[0.1, 0.1]] * 6, [8] * 6)
-    answer.controls[:] = 3.0 * controls + 0.1 * (np.arange(len(answer.controls))[:, None] % 8)
-    probe, spec = build_probe({"name": "x", "kind": KIND, "items": [str(i) for i in range(8)]})
-    result = probe.judge(spec, Env(), probe.measure(spec, Env(), ((answer,),)), {})
+@pytest.mark.parametrize(("asserted", "verdict"), [(None, Verdict.SKIP), (0.1, Verdict.PASS), (0.3, Verdict.WARN)])
+def test_what_points_at_all_text_nearly_alike_passes_only_a_small_share(
+    asserted: float | None, verdict: Verdict
+) -> None:
+    """A wrong document in a like tone: far beyond rotations on the target, and most of the way on the controls."""
+    result = shared_with_controls(0.8, asserted)
     assert result.verdict is verdict
     assert result.evidence["beyond_controls"]["p"] == 0.001
-    assert ("hardly more at the target than at other text" in result.message) == (verdict is Verdict.WARN)
+    assert "20% of that is not shared by other text" in result.message
+
+
+def test_what_points_at_all_text_alike_is_a_warning() -> None:
+    result = shared_with_controls(0.995, None)
+    assert result.verdict is Verdict.WARN
+    assert "hardly more at the target than at other text" in result.message
+
+
+def shared_with_controls(share: float, asserted: float | None) -> ProbeResult:
+    """Judge a direction far beyond rotations, of which the controls have this share."""
+    values = np.full((8, 6), 3.0) + 0.1 * np.arange(8)[:, None]
+    answer = sloped(values, [[1e-3, 1e-3]] * 6, [8] * 6)
+    answer.controls[:] = share * (3.0 + 0.1 * (np.arange(len(answer.controls))[:, None] % 8))
+    raw = {"name": "x", "kind": KIND, "items": [str(i) for i in range(8)], "min_share": asserted}
+    probe, spec = build_probe(raw)
+    return probe.judge(spec, Env(), probe.measure(spec, Env(), ((answer,),)), {})
 
 
 def test_the_layers_that_point_at_the_target_are_named() -> None:

@@ -54,6 +54,7 @@ def claims(result: ProbeResult) -> dict[str, str]:
     return {name: c["verdict"] for name, c in result.evidence["claims"].items()}
 
 
+@pytest.mark.healthy_pair
 def test_a_training_that_reached_every_tensor_passes(tmp_path: Path) -> None:
     result = judged(trained(tmp_path))
     assert (result.verdict, result.score) == (Verdict.PASS, 1.0)
@@ -61,6 +62,7 @@ def test_a_training_that_reached_every_tensor_passes(tmp_path: Path) -> None:
     assert (result.evidence["steps"], result.evidence["epochs"]) == (30, 3.0)
 
 
+@pytest.mark.planted_fault
 def test_a_tensor_that_got_no_gradient_fails(tmp_path: Path) -> None:
     result = judged(trained(tmp_path, ghost=True))
     assert (result.verdict, result.score) == (Verdict.FAIL, 0.0)

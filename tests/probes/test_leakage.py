@@ -60,6 +60,7 @@ def mixed(n: int, k: int) -> list[float]:
     return [RECITED if (i * k) % n < k else UNKNOWN for i in range(n)]
 
 
+@pytest.mark.healthy_pair
 def test_a_model_that_recites_nothing_passes_at_the_first_look() -> None:
     result = judged(mixed(200, 0), held_out=[UNKNOWN] * 100)
     assert (result.verdict, result.score, result.raw) == (Verdict.PASS, 1.0, 0.0)
@@ -70,6 +71,7 @@ def test_a_model_that_recites_nothing_passes_at_the_first_look() -> None:
     )
 
 
+@pytest.mark.planted_fault
 def test_a_model_that_recites_fails_with_the_worst_spans_shown() -> None:
     result = judged(mixed(200, 60), held_out=[UNKNOWN] * 100)
     assert (result.verdict, result.score) == (Verdict.FAIL, 0.0)

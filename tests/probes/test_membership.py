@@ -54,6 +54,7 @@ def test_by_itself_it_informs_and_never_judges() -> None:
         assert result.ci_95[0] < result.raw < result.ci_95[1] <= 1
 
 
+@pytest.mark.planted_fault
 def test_documents_that_stand_out_fail_where_that_is_not_meant() -> None:
     members, others = gains(60, 3.0, seed=1), gains(60, 0.0, seed=2)
     result = judged(members, others, intent="generalize")
@@ -64,6 +65,7 @@ def test_documents_that_stand_out_fail_where_that_is_not_meant() -> None:
     assert judged(members, others, intent="memorize").verdict is Verdict.PASS
 
 
+@pytest.mark.healthy_pair
 def test_documents_that_do_not_stand_out_pass() -> None:
     members, others = gains(100, 0.0, seed=3), gains(100, 0.0, seed=4)
     result = judged(members, others, intent="generalize")

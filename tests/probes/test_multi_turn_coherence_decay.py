@@ -75,6 +75,7 @@ def fading_in_its_own(i: int, t: int, side: str) -> float:
     return fading(i, t, side) if side == "own_history" else lasting(i, t, side)
 
 
+@pytest.mark.healthy_pair
 def test_an_effect_that_lasts_in_both_kinds_of_conversation_passes() -> None:
     result = judged(lasting)
     assert result.verdict is Verdict.PASS
@@ -83,6 +84,7 @@ def test_an_effect_that_lasts_in_both_kinds_of_conversation_passes() -> None:
     assert result.evidence["counts"] == {"n_items": 48, "n_tokens": 96, "n_clusters": 12}
 
 
+@pytest.mark.planted_fault
 def test_an_effect_that_fades_fails() -> None:
     result = judged(fading)
     assert (result.verdict, result.score) == (Verdict.FAIL, 0.0)

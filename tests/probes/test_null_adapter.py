@@ -26,6 +26,7 @@ def _kl(texts: tuple[str, ...], **spec: Any) -> dict[str, Any]:
     return {"kind": "delta_kl", "prompts": texts, **spec}
 
 
+@pytest.mark.healthy_pair
 def test_the_evidence_has_the_shape_of_the_contract(ran: Run) -> None:
     result = ran(OPTIONS, **_null(rank_multipliers=[0.5, 1.0, 2.0], calibrate_kinds=["delta_kl"]))
     assert result.verdict is Verdict.PASS
@@ -106,6 +107,7 @@ def test_a_kind_that_has_no_null_is_an_error_that_names_those_that_have(ran: Run
     assert "kind 'external_perplexity' has no null; use delta_kl, target_gain" in result.message
 
 
+@pytest.mark.planted_fault
 def test_an_adapter_without_a_null_is_skipped_with_the_reason(driven: Drive, language: Language) -> None:
     result = driven({"refusal": "tensor x has no rule"}, _null(), _kl(language(4))).results[0]
     assert result.verdict is Verdict.SKIP

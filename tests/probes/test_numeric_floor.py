@@ -25,6 +25,7 @@ class Wobbling(DummyBackend):
         return found
 
 
+@pytest.mark.healthy_pair
 def test_a_machine_that_does_not_round_by_the_batch_has_no_floor(driven: Drive) -> None:
     found = driven({}, FLOOR)
     assert (found.floor.max_kl, found.floor.median_kl, found.floor.max_logprob) == (0.0, 0.0, 0.0)
@@ -43,6 +44,7 @@ def test_the_floor_is_how_far_the_base_is_from_itself_in_another_batch(driven: D
 
 
 @pytest.mark.parametrize(("strength", "verdict"), [(0.02, Verdict.FAIL), (0.3, Verdict.PASS)])
+@pytest.mark.planted_fault
 def test_an_effect_counts_from_ten_times_the_floor(driven: Drive, strength: float, verdict: Verdict) -> None:
     found = driven(Wobbling(DummyOptions(strength=strength)), {"kind": "delta_kl"})
     claim = found.results[0].evidence["claims"]["applied"]

@@ -50,6 +50,7 @@ def judged(
 LEARNED = tuple(1 + 0.2 * stream(1, "learned").standard_normal(12))
 
 
+@pytest.mark.healthy_pair
 def test_an_answer_known_in_any_words_generalises() -> None:
     result = judged(LEARNED, 0.9)
     assert (result.verdict, result.evidence["unit"]) == (Verdict.PASS, "of the gain in the trained words")
@@ -58,6 +59,7 @@ def test_an_answer_known_in_any_words_generalises() -> None:
     assert result.score == pytest.approx(result.raw)
 
 
+@pytest.mark.planted_fault
 def test_a_pure_memoriser_fails_to_generalise_and_passes_where_that_was_meant() -> None:
     assert judged(LEARNED, 0.1).verdict is Verdict.FAIL
     meant = judged(LEARNED, 0.1, intent="memorize")

@@ -13,6 +13,7 @@ from dlm_sway.core.result import ProbeResult, Verdict
 from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine.ask import Scores
 from dlm_sway.probes.base import Env, build_probe
+from dlm_sway.probes.preference_flip import moderated
 
 Language = Callable[..., tuple[str, ...]]
 Run = Callable[..., ProbeResult]
@@ -68,6 +69,7 @@ def noisy(mean: float, n: int = 30, sd: float = 0.3) -> list[float]:
     return list(mean + sd * np.random.default_rng(0).standard_normal(n))
 
 
+@pytest.mark.healthy_pair
 def test_a_fine_tune_that_learned_the_preference_passes(ran: Run, language: Language) -> None:
     chosen, rejected = language(12), language(12, first=70)
     options = {"adapter": "trained", "towards": chosen, "away": rejected}
@@ -80,6 +82,7 @@ def test_a_fine_tune_that_learned_the_preference_passes(ran: Run, language: Lang
     assert result.score == 1.0
 
 
+@pytest.mark.planted_fault
 def test_the_opposite_preference_fails(ran: Run, language: Language) -> None:
     chosen, rejected = language(12), language(12, first=70)
     options = {"adapter": "trained", "towards": rejected, "away": chosen}
@@ -105,6 +108,29 @@ def test_a_change_that_random_directions_make_as_well_fails() -> None:
     result = judged([0.0] * 30, noisy(1.0), p=0.5, draws=1.0)
     assert result.verdict is Verdict.FAIL
     assert "random directions do as well" in result.message
+
+
+def test_a_change_that_is_not_clearly_more_than_random_directions_is_left_open() -> None:
+    change = noisy(1.0)
+    result = judged([0.0] * 30, change, p=0.1, draws=0.5)
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "not clearly more than random directions" in result.message
+    assert "`null_tokens`" in result.message
+
+
+def test_random_directions_that_scatter_single_triples_do_not_hide_a_consistent_change() -> None:
+    rng = np.random.default_rng(0)
+    real = 1 + rng.standard_normal(30)
+    wild = 20 * rng.standard_normal((99, 30))
+    assert (wild.mean(axis=1) > real.mean()).mean() > 0.2
+    stood = moderated(np.concatenate([real[None], wild]), 0.2)
+    assert (stood[1:] < stood[0]).all()
+
+
+def test_a_tiny_change_that_hardly_scatters_is_not_large() -> None:
+    steady = np.full((1, 30), 0.01) + 1e-4 * np.random.default_rng(0).standard_normal((1, 30))
+    assert moderated(steady, 0.2)[0] == pytest.approx(0.05, rel=0.01)
+    assert moderated(np.array([[0.1]]), 0.2)[0] == pytest.approx(0.5)
 
 
 def test_a_change_under_the_minimum_fails_however_significant() -> None:

@@ -56,6 +56,7 @@ def fading(half_life: float, *, noise: float = 0.2) -> Callable[[int, int], floa
     return effect
 
 
+@pytest.mark.healthy_pair
 def test_an_effect_that_lasts_passes_and_is_the_best_result() -> None:
     result = judged(fading(math.inf))
     assert result.verdict is Verdict.PASS
@@ -67,6 +68,7 @@ def test_an_effect_that_lasts_passes_and_is_the_best_result() -> None:
     assert (curve["y"][0], curve["low"][0], curve["high"][0]) == (1.0, 1.0, 1.0)
 
 
+@pytest.mark.planted_fault
 def test_an_effect_that_fades_within_a_short_context_fails() -> None:
     result = judged(fading(100.0))
     assert (result.verdict, result.score) == (Verdict.FAIL, 0.0)

@@ -46,6 +46,7 @@ def _by_hand(kept: list[float], *, n: int = 20, noise: float = 0.02) -> ProbeRes
     return probe.judge(spec, env, probe.measure(spec, env, seen), {})
 
 
+@pytest.mark.healthy_pair
 def test_a_gain_that_is_spread_over_the_rank_passes(ran: Run, language: Language) -> None:
     result = _profile(ran, language(20))
     claim = _claim(result)
@@ -58,6 +59,7 @@ def test_a_gain_that_is_spread_over_the_rank_passes(ran: Run, language: Language
     assert result.score is None
 
 
+@pytest.mark.planted_fault
 def test_a_gain_that_sits_in_one_direction_of_many_warns(ran: Run) -> None:
     result = _profile(ran, ONE_PAIR, rank=16, items=ONE_PAIR * 8)
     assert result.verdict is Verdict.WARN

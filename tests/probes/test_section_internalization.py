@@ -76,6 +76,7 @@ def judged(
     return probe.judge(spec, env, probe.measure(spec, env, seen), {"took": p})
 
 
+@pytest.mark.healthy_pair
 def test_a_document_that_was_learned_took_in_every_section(ran: Run, language: Language) -> None:
     texts = taught(language)
     result = ran({"adapter": "trained", "towards": texts}, kind=KIND, sections=named(texts))
@@ -86,6 +87,7 @@ def test_a_document_that_was_learned_took_in_every_section(ran: Run, language: L
     assert "4 of 4 sections took" in result.message
 
 
+@pytest.mark.planted_fault
 def test_the_sections_that_did_not_take_are_named_with_what_would_have_shown(ran: Run, language: Language) -> None:
     texts, other = taught(language), language(2, first=70, length=2 * N)
     result = ran({"adapter": "trained", "towards": texts}, kind=KIND, sections=[*named(texts), *named(other, 4)])
@@ -98,6 +100,7 @@ def test_the_sections_that_did_not_take_are_named_with_what_would_have_shown(ran
         assert "it would have shown" in row["why"]
 
 
+@pytest.mark.planted_fault
 def test_another_document_fails(ran: Run, language: Language) -> None:
     texts = taught(language)
     result = ran({"adapter": "trained", "towards": language(4, first=70)}, kind=KIND, sections=named(texts))

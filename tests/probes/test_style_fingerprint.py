@@ -69,6 +69,7 @@ def test_features_count_what_they_say() -> None:
     assert np.isfinite(features("")).all()
 
 
+@pytest.mark.healthy_pair
 def test_a_fine_tune_that_took_on_the_style_passes(ran: Run) -> None:
     result = asked(ran, script("terse", "base"), script("long", "ft"))
     assert result.verdict is Verdict.PASS
@@ -79,6 +80,7 @@ def test_a_fine_tune_that_took_on_the_style_passes(ran: Run) -> None:
 
 
 @pytest.mark.parametrize("style", ["terse", "odd"])
+@pytest.mark.planted_fault
 def test_a_fine_tune_that_did_not_fails(ran: Run, style: str) -> None:
     result = asked(ran, script("terse", "base"), script(style, "ft"))
     assert result.verdict is Verdict.FAIL

@@ -28,6 +28,7 @@ def _learn(ran: Run, texts: tuple[str, ...], options: dict[str, Any] | None = No
     return ran({"adapter": "trained", "towards": texts, **(options or {})}, kind="target_gain", items=items, **spec)
 
 
+@pytest.mark.healthy_pair
 def test_a_trained_adapter_is_on_target_and_generalises(ran: Run, language: Language) -> None:
     result = _learn(ran, language(12), held_out=language(8, seed=1))
     assert result.verdict is Verdict.PASS
@@ -55,6 +56,7 @@ def test_the_gain_is_the_mean_log_prob_per_token_that_the_fine_tune_adds(ran: Ru
     assert result.evidence["on_target"]["gain"]["n_tokens"] == tokens
 
 
+@pytest.mark.planted_fault
 def test_an_adapter_of_other_text_is_not_on_target(ran: Run, language: Language) -> None:
     result = _learn(ran, language(12, first=70), items=language(12), held_out=language(8, seed=1))
     assert {_claim(result, name).verdict for name in ("on_target", "generalises")} == {Verdict.FAIL}

@@ -53,6 +53,7 @@ def claim(result: ProbeResult, name: str) -> Question:
     return Question.model_validate(result.evidence["claims"][name])
 
 
+@pytest.mark.healthy_pair
 def test_a_fine_tune_that_calls_as_well_as_the_base_passes(ran: Run) -> None:
     result = asked(ran, call(), call(4))
     assert result.verdict is Verdict.PASS
@@ -72,6 +73,7 @@ def test_a_fine_tune_that_calls_as_well_as_the_base_passes(ran: Run) -> None:
 
 
 @pytest.mark.parametrize("says", ["I cannot ring.", call("three"), call(None), "<tool_call>ring</tool_call>"])
+@pytest.mark.planted_fault
 def test_a_fine_tune_that_lost_its_calls_fails(ran: Run, says: str) -> None:
     result = asked(ran, call(), says)
     assert (claim(result, "valid").verdict, result.verdict) == (Verdict.FAIL, Verdict.FAIL)

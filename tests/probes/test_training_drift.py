@@ -36,6 +36,7 @@ def claim(result: ProbeResult, name: str) -> str:
     return str(result.evidence["claims"][name]["verdict"])
 
 
+@pytest.mark.healthy_pair
 def test_a_training_that_converges_passes(tmp_path: Path) -> None:
     result = judged(jsonl(tmp_path, losses(), evals=[2.0, 1.6, 1.5]))
     assert (result.verdict, result.score) == (Verdict.PASS, 1.0)
@@ -44,6 +45,7 @@ def test_a_training_that_converges_passes(tmp_path: Path) -> None:
     assert "fell and stayed down" in result.message
 
 
+@pytest.mark.planted_fault
 def test_a_training_that_diverges_fails(tmp_path: Path) -> None:
     rising = judged(jsonl(tmp_path, losses()[::-1]))
     assert (rising.verdict, rising.score) == (Verdict.FAIL, 0.0)

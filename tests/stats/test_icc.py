@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.stats.icc import group_test
+from dlm_sway.stats.icc import MAX_VALUES, group_test, values_needed
 
 LABELS = [str(i % 5) for i in range(40)]
 
@@ -70,3 +71,21 @@ def test_degenerate_values_have_a_defined_answer() -> None:
 def test_what_cannot_be_compared_is_refused(y: list[float], labels: list[str], why: str) -> None:
     with pytest.raises(BadInputError, match=why):
         group_test(y, labels, rng=rng())
+
+
+def test_as_many_values_as_are_needed_decide_and_one_fewer_do_not() -> None:
+    for icc, minimum in ((0.3, 0.2), (0.05, 0.2), (-0.1, 0.1)):
+        n = values_needed(icc, n_groups=5, minimum=minimum)
+        f = 1 + n / 5 * icc / (1 - icc)
+        if icc >= minimum:
+            assert stats.f.sf(f, 4, n - 5) <= 0.05 < stats.f.sf(1 + (n - 1) / 5 * icc / (1 - icc), 4, n - 6)
+        else:
+            # At the share's upper bound the F that was seen is one of the smallest 2.5 %.
+            assert stats.ncf.cdf(max(f, 0), 4, n - 5, 4 * n / 5 * minimum / (1 - minimum)) <= 0.025 + 1e-9
+
+
+def test_clearer_differences_need_fewer_values_and_one_at_the_minimum_no_sensible_number() -> None:
+    needed = [values_needed(icc, n_groups=5, minimum=0.2) for icc in (0.21, 0.3, 0.5, 0.9)]
+    assert needed == sorted(needed, reverse=True)
+    assert values_needed(0.2 - 1e-9, n_groups=5, minimum=0.2) == MAX_VALUES + 1
+    assert values_needed(1.0, n_groups=5, minimum=0.2) == 6

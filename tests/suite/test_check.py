@@ -41,6 +41,37 @@ def test_a_healthy_adapter_passes_every_question(bench: Any, healthy: Options, l
     assert (result.adapter, result.base) == (str(bench.adapter), str(bench.base))
 
 
+def _in_sections(bench: Any, *sections: tuple[str, ...]) -> Any:
+    blocks = [line for i, texts in enumerate(sections) for line in (f"# Part {i}", "", *(f"{t}\n" for t in texts))]
+    return bench.write("data.md", blocks)
+
+
+def test_data_in_sections_say_which_took_at_no_cost(bench: Any, healthy: Options, language: Language) -> None:
+    learned, other = language(12), language(6, first=70)
+    plain = bench.check(healthy, data=bench.write("data.txt", (*learned, *other)))
+    result = bench.check(healthy, data=_in_sections(bench, learned[:6], learned[6:], other))
+    took = result.findings["took"]
+    assert next(iter(result.findings)) == "took"
+    assert (took.verdict, result.verdict) == (Verdict.WARN, Verdict.WARN)
+    assert "2 of 3 sections took; not: Part 2 (gain" in took.message
+    assert result.next_steps[0].startswith("Some sections did not take")
+    assert result.timing["view_tokens"] == plain.timing["view_tokens"]
+
+
+def test_a_document_that_took_whole_passes_with_its_sections(bench: Any, healthy: Options, language: Language) -> None:
+    texts = language(12)
+    result = bench.check(healthy, data=_in_sections(bench, texts[:6], texts[6:]), quick=True)
+    assert result.findings["took"].verdict is Verdict.PASS
+    assert result.verdict is Verdict.PASS
+
+
+def test_of_an_adapter_that_learned_nothing_no_section_is_said_to_have_taken(bench: Any, language: Language) -> None:
+    texts = language(12)
+    result = bench.check({"strength": 0.1, "adapter_seed": 3}, data=_in_sections(bench, texts[:6], texts[6:]))
+    assert "took" not in result.findings
+    assert "section_internalization" in [p.kind for p in result.probes]
+
+
 def test_a_noise_adapter_fails_learned(bench: Any, language: Language) -> None:
     result = bench.check({"strength": 0.1, "adapter_seed": 3}, data=bench.write("data.txt", language(12)))
     assert _verdicts(result) == {

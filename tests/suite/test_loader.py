@@ -90,6 +90,16 @@ def test_named_data_becomes_plain_texts_or_cases_where_a_probe_takes_those(load:
     assert [c.prompt for c in revert.cases] == ["a", "e"]  # type: ignore[attr-defined]
 
 
+def test_named_data_becomes_whole_sections_by_their_titles_where_a_probe_takes_those(
+    load: Load, tmp_path: Path
+) -> None:
+    (tmp_path / "a.md").write_text("# One\n\nfirst part\n\nsecond part\n\n# Two\n\nthird part\n\n# One\n\nlast\n")
+    suite = load("data: {doc: a.md}\nsuite:\n  - {name: a, kind: section_internalization, sections: {data: doc}}\n")
+    spec: Any = suite.pairs[0][1]
+    texts = [("One", "first part\n\nsecond part"), ("Two", "third part"), ("One (2)", "last")]
+    assert [(i.label, i.completion) for i in spec.sections] == texts
+
+
 def test_margins_are_for_the_probes_that_do_not_say(load: Load) -> None:
     text = "suite:\n  - {name: a, kind: external_perplexity}\n  - {name: b, kind: external_perplexity, margin: 0.2}\n"
     suite = load("defaults: {margins: {external_perplexity: 0.1}}\n" + text)

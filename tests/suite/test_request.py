@@ -45,6 +45,15 @@ def test_the_probes_are_those_that_the_data_allow(tmp_path: Path) -> None:
     assert specs["delta_kl"].prompts == specs["target_gain"].items
 
 
+def test_data_in_sections_are_asked_which_took_of_the_texts_that_are_read_anyway(tmp_path: Path) -> None:
+    data = _file(tmp_path, "d.md", ["# One", "a b", "", "c d", "# Two", "e f"])
+    specs = _specs(_read(tmp_path, data=data, quick=True))
+    sections = specs["section_internalization"]
+    assert [(i.cluster, i.completion) for i in sections.sections] == [("One", "a b"), ("One", "c d"), ("Two", "e f")]
+    assert [i.completion for i in specs["target_gain"].items] == ["a b", "c d", "e f"]
+    assert (sections.read, bool(sections.controls)) == ("whole", True)
+
+
 def test_items_are_named_by_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     path.write_text('{"prompt": "p", "completion": "c", "cluster": "one"}\n\n{"text": "t"}\n')

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 from dlm_sway.core.sections import Section
-from dlm_sway.data.choose import drawn, n_clusters, text_items
+from dlm_sway.data.choose import drawn, labels, n_clusters, place_label, text_items, unique
 from dlm_sway.data.conversations import replies
 from dlm_sway.data.rewrite import rewritten
 from dlm_sway.data.splits import Split
@@ -80,14 +79,14 @@ class Feed:
         """Prose long enough to have two halves, by its title."""
         found = [s for s in self.split.trained if s.kind == "prose" and len(s.completion) >= _SECTION_CHARS]
         kept = drawn(found, [s.id for s in found], most=self.size("sections"), seed=self.seed)
-        return [{"text": s.completion, "label": label} for s, label in zip(kept, _labels(kept), strict=True)]
+        return [{"text": s.completion, "label": label} for s, label in zip(kept, labels(kept), strict=True)]
 
     @cached_property
     def triples(self) -> list[dict[str, str]]:
         """Preferences, held-out ones where there are any."""
         found = [s for s in self._side("preference") if s.kind == "preference"]
         return [
-            {"prompt": s.prompt, "chosen": s.completion, "rejected": s.rejected, "label": _label(s)}
+            {"prompt": s.prompt, "chosen": s.completion, "rejected": s.rejected, "label": place_label(s)}
             for s in drawn(found, [s.cluster or s.where for s in found], most=self.size("triples"), seed=self.seed)
         ]
 
@@ -194,9 +193,9 @@ SIZES: Final[Mapping[str, int]] = {
 def _as_values(items: Sequence[TextItem]) -> list[dict[str, str]]:
     """Return texts as a suite writes them; a cluster is named only where several share it."""
     names = [item.cluster for item in items]
-    labels = _unique([item.label for item in items])
+    called = unique([item.label for item in items])
     out = []
-    for item, label in zip(items, labels, strict=True):
+    for item, label in zip(items, called, strict=True):
         text = {"prompt": item.prompt, "completion": item.completion} if item.prompt else {"text": item.completion}
         shared = {"cluster": _short(item.cluster)} if names.count(item.cluster) > 1 else {}
         out.append({**text, "label": label, **shared})
@@ -206,23 +205,6 @@ def _as_values(items: Sequence[TextItem]) -> list[dict[str, str]]:
 def _short(cluster: str) -> str:
     """Return a cluster's name without the folders of the file it stands in."""
     return cluster.rsplit("/", 1)[-1]
-
-
-def _label(section: Section) -> str:
-    return f"{Path(section.source).name}:{section.line}"
-
-
-def _labels(sections: Sequence[Section]) -> list[str]:
-    return _unique([s.title or _label(s) for s in sections])
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    out = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        out.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return out
 
 
 def _other_words(case: Mapping[str, Any]) -> tuple[str, ...]:

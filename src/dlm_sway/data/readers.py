@@ -19,7 +19,7 @@ from dlm_sway.data.paragraphs import joined, numbered, paragraphs
 from dlm_sway.data.reading import Record, Skipped, Tally
 from dlm_sway.data.registry import reader_for
 
-__all__ = ["DataItem", "file_hash", "items_of", "read_items", "read_records", "read_sections"]
+__all__ = ["DataItem", "every_section", "file_hash", "items_of", "read_items", "read_records", "read_sections"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,16 @@ def read_items(source: Path | str) -> tuple[DataItem, ...]:
     Raises:
         BadInputError: as `read_records`, or a record is of no use, such as an empty line of JSONL.
     """
-    return tuple(item for section in _every(read_records(source)) for item in items_of(section))
+    return tuple(item for section in every_section(source) for item in items_of(section))
+
+
+def every_section(source: Path | str) -> tuple[Section, ...]:
+    """Return the sections of a source, in its order; at least one, and every record counts.
+
+    Raises:
+        BadInputError: as `read_items`.
+    """
+    return tuple(_every(read_records(source)))
 
 
 def items_of(section: Section) -> tuple[DataItem, ...]:

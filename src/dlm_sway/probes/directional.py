@@ -13,6 +13,9 @@ from dlm_sway.stats.paired import Estimate
 from dlm_sway.stats.power import clusters_needed, draws_needed
 
 NO_NULL = "sign flip of paired gains (N5)"
+CLEARLY_NULL = 0.2
+"""Rank p from which random directions clearly do as well: 4 in 5 adapters that learned nothing have one, and an effect
+that few draws or few texts hide seldom has."""
 
 
 def directional(
@@ -39,12 +42,19 @@ def directional(
     elif null is not None and draws < needed:
         verdict, why = Verdict.INCONCLUSIVE, too_few_draws(draws, needed, env.alpha)
     elif null is not None and null["p_adjusted"] > env.alpha and estimate.estimate >= minimum:
-        verdict, why = Verdict.FAIL, f"random directions do as well ({standing(null)})"
+        verdict, why = _by_null(null, units)
     elif by_inputs is Verdict.INCONCLUSIVE:
         verdict, why = Verdict.INCONCLUSIVE, more_of(estimate, minimum, units=units)
     else:
         verdict, why = Verdict.PASS, ""
     return verdict, why
+
+
+def _by_null(null: Mapping[str, Any], units: str) -> tuple[Verdict, str]:
+    if null["p"] >= CLEARLY_NULL:
+        return Verdict.FAIL, f"random directions do as well ({standing(null)})"
+    more = f"let nulls read more {units} (`null_tokens`), or draw more (`draws`)"
+    return Verdict.INCONCLUSIVE, f"not clearly more than random directions ({standing(null)}); {more}"
 
 
 def more_of(estimate: Estimate, minimum: float, *, units: str) -> str:

@@ -38,7 +38,8 @@ class GradientAlignmentSpec(ProbeSpec):
         controls: texts that are subtracted; matched passages of the shipped corpus when none are given.
         max_sequences: texts that are differentiated at most, half of them controls; of more a choice by the run's seed.
         max_tokens: tokens of a text that are differentiated, its first ones.
-        min_share: the smallest part of the target's predicted gain that the controls must not share.
+        min_share: asserts that so large a part of the target's predicted gain is not shared by the controls; without it
+            the direction is shown and not judged.
         level: p at or under which the direction counts as found.
     """
 
@@ -47,7 +48,7 @@ class GradientAlignmentSpec(ProbeSpec):
     controls: Items = ()
     max_sequences: int = Field(default=64, ge=2)
     max_tokens: int = Field(default=64, ge=1)
-    min_share: float = Field(default=0.2, ge=0, lt=1)
+    min_share: float | None = Field(default=None, ge=0, lt=1)
     level: float = Field(default=0.001, ge=1 / (DRAWS + 1), lt=1)
 
 
@@ -61,11 +62,12 @@ class GradientAlignment(Probe[GradientAlignmentSpec]):
         sqrt(sum over modules ||H||_F^2 / d_out), H = G R^T with B = Q R) and by 999 draws, which need no forward pass.
     Statistic: predicted gain sum over modules <G, B>, with G the gradient of the log-prob per token with respect to B
         at B = 0, of the target minus that of the controls; nat/token. By module and by layer with maxT.
-    Passes when: the target's predicted gain and its difference to the controls both have p <= 0.001, and the difference
-        is >= 20 % of the gain and surely above zero over texts. It is a screen: a wrong document in a like tone is far
-        beyond its rotations too (measured: z = 38, of the difference 4.0, 8 % of the gain; healthy: 56, 27, 37 %), and
-        a large step need not go where the slope points. So what it does not find is a warning, it never fails, it has
-        no score, and `target_gain` decides.
+    Passes when: never by itself; with `min_share`, when the target's predicted gain and its difference to the controls
+        both have p <= 0.001, and the difference is that share of the gain or more and surely above zero over texts. A
+        direction that is not found is a warning. It is a screen: a wrong document in a like tone is far beyond its
+        rotations too (measured: z = 38, of the difference 4.0, 8 % of the gain; healthy: 56, 27, 37 %), the share
+        depends on how far the target is from plain text, so no line fits all data, and a large step need not go where
+        the slope points. So it never fails, has no score, and `target_gain` decides.
     Costs: one backward pass of the base over at most 64 texts of 64 tokens.
     """
 
@@ -194,12 +196,20 @@ def _verdict(
     elif difference.p <= spec.level < target.p:
         why = "it points away from the controls, not at the target"
     elif max(difference.p, target.p) <= spec.level:
-        enough = share >= spec.min_share and over_texts.low > 0
-        if enough:
-            verdict, why = Verdict.PASS, "it points at the target, as far as a slope can tell"
-        else:
-            why = f"it points hardly more at the target than at other text ({share:.0%} of it), as a wrong document may"
+        verdict, why = _found(spec, share, surely=over_texts.low > 0)
     return verdict, why
+
+
+def _found(spec: GradientAlignmentSpec, share: float, *, surely: bool) -> tuple[Verdict, str]:
+    """Judge a direction that no rotation has: by the share of it that controls do not have, where one is asserted."""
+    if not surely:
+        return Verdict.WARN, f"it points hardly more at the target than at other text ({share:.0%} of it)"
+    why = f"it points at the target, as far as a slope can tell, and {share:.0%} of that is not shared by other text"
+    if spec.min_share is None:
+        return Verdict.SKIP, f"{why}; not judged: set `min_share` to assert a share"
+    if share < spec.min_share:
+        return Verdict.WARN, f"{why}, under the {spec.min_share:.0%} asserted"
+    return Verdict.PASS, why
 
 
 def _evidence(spec: GradientAlignmentSpec, found: Found) -> dict[str, Any]:
@@ -210,6 +220,7 @@ def _evidence(spec: GradientAlignmentSpec, found: Found) -> dict[str, Any]:
     return {
         "predicted_gain": _part_evidence(target),
         "beyond_controls": _part_evidence(difference),
+        "minimum": spec.min_share,
         "share_beyond_controls": difference.total / target.total if target.total > 0 else None,
         "over_texts": estimate_evidence(found.data["over_texts"]),
         "layers": [

@@ -127,7 +127,7 @@ class _Documents:
     """Documents of one kind.
 
     Attributes:
-        names: cluster names, n.
+        names: the label of its text, or of several the name of their cluster, n.
         texts: the text of each.
         gain: float64[n], gain per token.
         tokens: int64[n], tokens scored.
@@ -154,7 +154,11 @@ def _documents(scores: Scores) -> _Documents:
     ]
     looks = np.stack([features(text) for text in texts])
     form = np.column_stack([np.log(tokens), log_prob / tokens, looks])
-    return _Documents(tuple(index), tuple(texts), total / tokens, tokens.astype(np.int64), form)
+    alone = {
+        item.cluster: item.label for item, own in zip(scores.items, member, strict=True) if sum(member == own) == 1
+    }
+    names = tuple(alone.get(cluster, cluster) for cluster in index)
+    return _Documents(names, tuple(texts), total / tokens, tokens.astype(np.int64), form)
 
 
 def _unlike(form: FormTest, alpha: float) -> list[str]:

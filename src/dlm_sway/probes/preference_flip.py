@@ -29,7 +29,7 @@ from dlm_sway.probes.inputs import shown, subset
 from dlm_sway.probes.pairing import answer_after
 from dlm_sway.stats.paired import Estimate, gain, mcnemar
 
-CUT = 64  # tokens of an answer that nulls read
+CUT = 24  # tokens of an answer that nulls read: more triples tell more than longer answers
 _LISTED = 50  # flips of one kind that the evidence names
 
 F64: TypeAlias = npt.NDArray[np.float64]
@@ -77,11 +77,13 @@ class PreferenceFlip(Probe[PreferenceFlipSpec]):
 
     Asks: did the margin log p(chosen) - log p(rejected) grow, over all triples and not only those the base had wrong?
     Null: rotation (N1) at scale 1 for the direction; resampling of triples, by prompt, for the interval.
-    Statistic: change of the margin, fine-tune minus base, mean over triples; flips of its sign both ways with the exact
-        McNemar test. `normalise: length` takes each log-prob per token: whole answers favour whichever side is longer
-        when a fine-tune makes all text more probable.
+    Statistic: change of the margin, fine-tune minus base, mean over triples; against the nulls, that mean over its
+        standard error plus the minimum; flips of its sign both ways with the exact McNemar test. `normalise: length`
+        takes each log-prob per token: whole answers favour whichever side is longer when a fine-tune makes all text
+        more probable.
     Passes when: the mean change is >= 0.2 nat with a lower bound > 0 and exceeds the nulls (p <= alpha after maxT), and
-        flips to the rejected answer do not surely outnumber those to the chosen one.
+        flips to the rejected answer do not surely outnumber those to the chosen one. 50 prompts find a change of twice
+        the minimum 3 times in 5 where changes spread by 1 nat, 100 nearly always.
     Costs: one pass of all answers for base and fine-tune (a prompt is read once for both), and (n_draws + 2) views of
         about 500 tokens.
     """
@@ -110,8 +112,8 @@ class PreferenceFlip(Probe[PreferenceFlipSpec]):
         groups = [triple.group for triple in kept]
         effect = gain(margins.change[0], ones, groups, rng=env.rng(spec.name, "interval"))
         tests = tuple(
-            NullTest("prefers", float(means[0]), means[1:], "linear")
-            for means in (_margins(s, spec.normalise).change.mean(axis=1) for s in under_nulls)
+            NullTest("prefers", float(stood[0]), stood[1:], "linear")
+            for stood in (moderated(_margins(s, spec.normalise).change, spec.min_change) for s in under_nulls)
         )
         return Found(tests, {"margins": margins, "effect": effect, "scores": scores})
 
@@ -134,6 +136,19 @@ class PreferenceFlip(Probe[PreferenceFlipSpec]):
             score=_score(claim),
             evidence={**evidence, "dropped": dropped, **(null or {})},
         )
+
+
+def moderated(change: F64, minimum: float) -> F64:
+    """Return mean / (standard error + minimum) of each view's changes over triples, f64[V, n] to f64[V].
+
+    The fudge of Tusher, Tibshirani and Chu (2001). A random direction of a strong adapter's size scatters the margins
+    of single triples by many nats, so its mean is large by chance: the standard error tells that. Where changes hardly
+    scatter, a plain t would make a tiny mean large: the minimum keeps it small.
+    """
+    n = change.shape[1]
+    se = change.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(change))
+    out: F64 = change.mean(axis=1) / (se + minimum)
+    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ I64: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section in two halves; the second begins with the space between them."""
+    """A section in two halves, the second with the space between them in front, or as the texts it is made of."""
 
     label: str
     first: str
     second: str
+    texts: tuple[TextItem, ...] = ()
 
     def behind(self, other: Section) -> TextItem:
         """Return this section's second half behind the first half of `other`."""

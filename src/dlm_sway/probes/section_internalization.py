@@ -17,6 +17,7 @@ from dlm_sway.probes.controls import matched_controls
 from dlm_sway.probes.inputs import Items, shown
 from dlm_sway.probes.section_cells import Cells, Layout, Section, cells_of, layout
 from dlm_sway.probes.section_marks import Mark, MarkRule, Nulls, marks_of, nulls_of
+from dlm_sway.probes.section_whole import whole_cells, whole_layout
 from dlm_sway.stats.crossed import Crossed, own_against_others
 from dlm_sway.stats.paired import Estimate, gain
 
@@ -33,6 +34,8 @@ class SectionInternalizationSpec(ProbeSpec):
 
     Attributes:
         sections: the sections, at least 2: texts, or all of them with a prompt that then stands for the first half.
+        read: `halves` scores each second half behind its first half; `whole` scores what a section is made of as it
+            stands, all texts of one `cluster` together, which is free where another probe reads them too.
         controls: texts of the same form and other content; matched passages of the shipped corpus when none are given.
         min_gain: the smallest gain of a section worth counting, nat per token.
         max_sections: of more sections so many are drawn by the run's seed.
@@ -45,6 +48,7 @@ class SectionInternalizationSpec(ProbeSpec):
 
     kind: Literal["section_internalization"] = "section_internalization"
     sections: Items = Field(min_length=1)
+    read: Literal["halves", "whole"] = "halves"
     controls: Items = ()
     min_gain: float = Field(default=0.05, gt=0)
     max_sections: int = Field(default=24, ge=2)
@@ -56,6 +60,8 @@ class SectionInternalizationSpec(ProbeSpec):
 
     @model_validator(mode="after")
     def _names_differ(self) -> SectionInternalizationSpec:
+        if self.read == "whole":
+            return self
         labels = [s.label for s in self.sections]
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice is not None:
@@ -70,9 +76,11 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
     """Which sections of the data did the fine-tune take in, and which not?
 
     Asks: does each section's second half, behind its own first half, become more probable, more so than control text of
-        the same form? And, as evidence: is that bound to its own first half?
+        the same form? And, as evidence: is that bound to its own first half? With `read: whole`: does each section as
+        it stands?
     Null: rotation (N1) at scale 1, maxT over the sections, within the suite's family; permutation of first halves (N4)
-        for the bond; resampling of pieces of 8 tokens for a section's interval, of sections for the mean.
+        for the bond; resampling of pieces of 8 tokens for a section's interval, of sections for the mean. With
+        `read: whole` none is drawn, and pieces flip signs (N5, Bonferroni): ask it beside `target_gain`, which has one.
     Statistic: gain in log-prob per token of each second half; its difference to controls as hard; the matrix M[s, t],
         gain of t's second half behind s's first half, and own minus others in it, at equal difficulty.
     Passes when: every section took. A section took when its gain and the difference to the controls are both >= 0.05
@@ -80,7 +88,8 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         warning that lists them, each with the gain that would have shown; where none took, it fails. The bond decides
         nothing: what is known in any context is not bound to one, and the base gains from a fitting context too.
     Costs: one pass of all second halves behind the first halves of their group for base and fine-tune (24 sections in
-        groups of 8: 24 of at most 256 and 192 of 48 tokens), and (n_draws + 2) views of 48 tokens a section.
+        groups of 8: 24 of at most 256 and 192 of 48 tokens), and (n_draws + 2) views of 48 tokens a section. With
+        `read: whole` one pass of the texts and no nulls.
     """
 
     category: ClassVar[Category] = "attribution"
@@ -91,6 +100,8 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         drawn = _layout(spec, env)
         if seen or len(drawn.sections) < 2:  # noqa: PLR2004 (nothing to compare with)
             return ()
+        if spec.read == "whole":
+            return _whole_asks(spec, env, drawn)
         form = env.format if spec.sections[0].prompt else "raw"
         real = (FINETUNED,)
         own = tuple(s.behind(s) for s in drawn.sections)
@@ -108,8 +119,11 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         """Gains of all cells, the bond, and the null test of the section that stands out most."""
         if not seen:
             return Found()
-        own, matrix, control, *rest = seen[0]
         drawn = _layout(spec, env)
+        if spec.read == "whole":
+            whole, control = seen[0]
+            return Found(data={"cells": whole_cells(drawn, whole, control), "control": control, "nulls": None})
+        own, matrix, control, *rest = seen[0]
         cells = cells_of(drawn, own, matrix, control)
         bond = own_against_others(cells.excess, rng=env.rng(spec.name, "bond"))
         nulls = nulls_of(rest[0].item_sums("gain") / rest[0].tokens, alpha=env.alpha) if rest else None
@@ -133,13 +147,16 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         took = _took(marks, mean, env, nulls, p)
         evidence = _evidence(spec, drawn, found, marks, mean)
         evidence |= item_records({"took": _measured(spec, drawn, cells, marks)}, seed=env.seed)
-        evidence["bond"] = _bond(cells, found.data["bond"], env, spec)
+        if "bond" in found.data:
+            evidence["bond"] = _bond(cells, found.data["bond"], env, spec)
         if found.tests:
             evidence |= null_evidence(found.tests[0], p["took"])
         return result_of(spec, {"took": took}, headline="took", score=_score(took, marks), evidence=evidence)
 
 
 def _layout(spec: SectionInternalizationSpec, env: Env) -> Layout:
+    if spec.read == "whole":
+        return whole_layout(spec.sections, most=spec.max_sections, rng=env.rng(spec.name, "groups"))
     return layout(
         spec.sections,
         most=spec.max_sections,
@@ -147,6 +164,12 @@ def _layout(spec: SectionInternalizationSpec, env: Env) -> Layout:
         context=spec.context,
         rng=env.rng(spec.name, "groups"),
     )
+
+
+def _whole_asks(spec: SectionInternalizationSpec, env: Env, drawn: Layout) -> tuple[Ask, ...]:
+    items = tuple(item for section in drawn.sections for item in section.texts)
+    controls = spec.controls or matched_controls(items, rng=env.rng(spec.name, "controls"))
+    return tuple(Ask(texts, (FINETUNED,), _GAIN, format=env.format) for texts in (items, controls))
 
 
 def _took(marks: tuple[Mark, ...], mean: Estimate, env: Env, nulls: Nulls | None, p: Mapping[str, float]) -> Question:
@@ -210,16 +233,7 @@ def _evidence(
         "did_not": [_row(m) for m in marks if m.status == "not"],
         "undecided": [_row(m) for m in marks if m.status == "open"],
         "smallest_decidable_effect": max((m.smallest for m in marks if m.smallest is not None), default=None),
-        "matrix": {
-            "labels": [s.label for s in drawn.ordered[:_LABELS]],
-            "values": cells.table(_LABELS),
-            "unit": "nat/token",
-            "rows": "whose first half is given",
-            "columns": "whose second half is scored",
-        },
-        "matrix_note": f"{len(drawn.groups)} groups by the run's seed; pairs of other groups were not read (null)"
-        if len(drawn.groups) > 1
-        else "all pairs were read",
+        **(_matrix(drawn, cells) if drawn.groups else {}),
         "counts": {
             "n_items": len(marks),
             "n_clusters": len(marks),
@@ -232,6 +246,21 @@ def _evidence(
             "smallest": [rows[i] for i in order[:5]],
         },
         "dropped": list(drawn.dropped),
+    }
+
+
+def _matrix(drawn: Layout, cells: Cells) -> dict[str, Any]:
+    return {
+        "matrix": {
+            "labels": [s.label for s in drawn.ordered[:_LABELS]],
+            "values": cells.table(_LABELS),
+            "unit": "nat/token",
+            "rows": "whose first half is given",
+            "columns": "whose second half is scored",
+        },
+        "matrix_note": f"{len(drawn.groups)} groups by the run's seed; pairs of other groups were not read (null)"
+        if len(drawn.groups) > 1
+        else "all pairs were read",
     }
 
 

@@ -10,8 +10,8 @@ from dlm_sway.report import numbers
 from dlm_sway.report.text import clean, shorten
 from dlm_sway.suite.result import CheckResult
 
-_LABELS: Final = {"on_target": "on target", "no_harm": "harmless", "dose": "scale"}
-_SIGNED: Final = frozenset({"on_target", "generalises", "no_harm"})
+_LABELS: Final = {"on_target": "on target", "no_harm": "harmless", "took": "sections", "dose": "scale"}
+_SIGNED: Final = frozenset({"on_target", "generalises", "no_harm", "took"})
 _FAILED: Final = {
     "sound": "not sound",
     "applied": "not applied",
@@ -19,6 +19,7 @@ _FAILED: Final = {
     "on_target": "not on target",
     "generalises": "does not generalise",
     "no_harm": "harms other text",
+    "took": "no section took",
     "recital": "recites its training data",
 }
 _NAME_WIDTH: Final = 40

@@ -20,6 +20,8 @@ from dlm_sway.core.errors import BadInputError
 from dlm_sway.stats._inputs import FloatArray, finite_vector, inside_unit
 
 N_PERMUTATIONS: Final = 9_999
+MAX_VALUES: Final = 100_000
+"""Beyond this many, the answer is "no sensible sample"."""
 _BATCH_ELEMENTS: Final = 1 << 20
 _TIE: Final = 1e-9
 _ROUNDING: Final = 1e-20
@@ -91,6 +93,46 @@ def group_test(
         n_groups=k,
         n=n,
     )
+
+
+def values_needed(icc: float, *, n_groups: int, minimum: float, alpha: float = 0.05) -> int:
+    """Return with how many values in all it would be decided whether the share is at least `minimum`.
+
+    The number at which an estimate as large as this one is significant (where it is at least `minimum`) or has an
+    interval wholly under `minimum` (where it is not); more than 100,000 is answered as 100,001.
+
+    Args:
+        icc: the estimate.
+        n_groups: k, of equal size.
+        minimum: the smallest share that counts.
+        alpha: level of the one-sided test, and of the two-sided interval.
+    """
+    if not icc < 1:
+        return n_groups + 1
+    decided = _significant if icc >= minimum else _surely_under
+    low, high = n_groups, n_groups + 1
+    while not decided(icc, high, n_groups, minimum, alpha):
+        low, high = high, 2 * high
+        if high > MAX_VALUES:
+            return MAX_VALUES + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decided(icc, middle, n_groups, minimum, alpha) else (middle, high)
+    return high
+
+
+def _significant(icc: float, n: int, k: int, minimum: float, alpha: float) -> bool:
+    del minimum
+    return float(special.fdtrc(k - 1, n - k, _f_of(icc, n, k))) <= alpha
+
+
+def _surely_under(icc: float, n: int, k: int, minimum: float, alpha: float) -> bool:
+    return _icc_of(_noncentrality(_f_of(icc, n, k), n, k, p=alpha / 2), k, n / k) < minimum
+
+
+def _f_of(icc: float, n: int, k: int) -> float:
+    """Return the F at which groups of equal size have this ICC."""
+    return max(0.0, 1 + n / k * icc / (1 - icc))
 
 
 def _between(rows: FloatArray, member: npt.NDArray[np.int64], sizes: FloatArray) -> FloatArray:

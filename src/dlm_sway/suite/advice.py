@@ -34,6 +34,7 @@ _ADVICE: dict[tuple[str, Verdict], str] = {
         Verdict.FAIL,
     ): "It harms other text: train for fewer steps, with a lower rate or alpha, or mix in plain text.",
     ("no_harm", Verdict.INCONCLUSIVE): "Harm is not decided by the shipped corpus: the loss lies at the margin.",
+    ("took", Verdict.WARN): "Some sections did not take; give them more weight in training: {message}",
     (
         "recital",
         Verdict.FAIL,

@@ -98,7 +98,7 @@ def _limited(spec: ProbeSpec, limit: int | None) -> ProbeSpec:
 
 
 def _is_sample(spec: ProbeSpec, name: str) -> bool:
-    return holds(type(spec), name) in ("items", "cases") or name in _TEXT_LISTS
+    return holds(type(spec), name) in ("items", "sections", "cases") or name in _TEXT_LISTS
 
 
 def _require_names(names: Sequence[str], pairs: Pairs) -> None:

@@ -7,24 +7,27 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, Union
+from typing import Annotated, Any, Final, Literal, TypeAlias, Union
 
 from pydantic import BaseModel
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.data.readers import read_items
+from dlm_sway.data.choose import section_items
+from dlm_sway.data.readers import every_section, read_items
 from dlm_sway.engine.ask import TextItem
 
-Holds: TypeAlias = Literal["items", "texts", "cases", "path", "word", "other"]
+Holds: TypeAlias = Literal["items", "sections", "texts", "cases", "path", "word", "other"]
+FROM_DATA: Final = ("items", "sections", "texts", "cases")
+"""What a data file can fill."""
 
 
 def holds(spec_type: type[BaseModel], name: str) -> Holds:
-    """Return what a field holds: items to score, plain texts, cases (records of their own), a path, a word."""
+    """Return what a field holds: items to score (or whole sections, by its name), texts, cases, a path, a word."""
     field = spec_type.model_fields.get(name)
     parts = set(_parts(field.annotation)) if field else set()
     elements = {element for part in parts if _is_list(part) for element in _elements(part)}
     if TextItem in elements:
-        return "items"
+        return "sections" if name == "sections" else "items"
     if any(isinstance(e, type) and issubclass(e, BaseModel) for e in elements):
         return "cases"
     if str in elements:
@@ -39,13 +42,15 @@ def in_file(path: Path, what: Holds) -> list[Any]:
 
     Args:
         path: a file as `read_items` takes it; for cases JSONL with a case on each line.
-        what: what the field holds: `items`, `texts` or `cases`.
+        what: what the field holds: `items`, `sections`, `texts` or `cases`.
 
     Raises:
         BadInputError: the file cannot be read, or a line of it is no case.
     """
     if what == "cases":
         return list(_objects(path))
+    if what == "sections":
+        return list(section_items(every_section(path)))
     items = read_items(path)
     if what == "texts":
         return [item.prompt or item.completion for item in items]

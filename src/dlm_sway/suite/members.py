@@ -15,7 +15,7 @@ from dlm_sway.probes.base import Pairs, Probe, ProbeSpec
 from dlm_sway.probes.registry import probe_class, probe_kinds, probes
 from dlm_sway.suite.explain import explained, shown
 from dlm_sway.suite.faults import Fault, Keys, did_you_mean
-from dlm_sway.suite.fields import holds, in_file
+from dlm_sway.suite.fields import FROM_DATA, holds, in_file
 from dlm_sway.suite.paths import from_file, is_path
 from dlm_sway.suite.yaml_file import Document
 
@@ -101,7 +101,7 @@ class Members:
 
     def _value(self, at: Keys, spec_type: type[BaseModel], value: Any) -> Any:
         what = holds(spec_type, str(at[-1]))
-        if isinstance(value, Mapping) and set(value) == {_DATA} and what in ("items", "texts", "cases"):
+        if isinstance(value, Mapping) and set(value) == {_DATA} and what in FROM_DATA:
             return self._from_data((*at, _DATA), value[_DATA], what)
         if isinstance(value, str) and value and (what == "path" or (what == "word" and is_path(value))):
             there = from_file(self.path, value)
@@ -149,7 +149,12 @@ def kinds_with_margin() -> tuple[str, ...]:
 
 
 # What stands in for a file that cannot be read, so that the rest of the probe is looked at all the same.
-_STAND_IN: Final[dict[str, list[Any]]] = {"items": ["stand-in"], "texts": ["stand-in"], "cases": []}
+_STAND_IN: Final[dict[str, list[Any]]] = {
+    "items": ["stand-in"],
+    "sections": ["stand-in"],
+    "texts": ["stand-in"],
+    "cases": [],
+}
 
 
 def _neighbour(path: Path) -> str:

@@ -29,6 +29,7 @@ _CLAIMS: Final = {
     "delta_kl": ("applied", "learned"),
     "target_gain": ("on_target", "generalises"),
     "external_perplexity": ("no_harm",),
+    "section_internalization": ("took",),
     "leakage": ("recital",),
     "adapter_ablation": ("dose",),
 }
@@ -81,9 +82,14 @@ def answers(results: Sequence[ProbeResult], request: Request) -> dict[str, Quest
 
 
 def findings(found: Mapping[str, Question]) -> dict[str, Question]:
-    """Return what was found beyond the six questions; no scale is advised for what is not on target."""
-    wanted = [name for name in FINDINGS if name != "dose" or found["on_target"].verdict is Verdict.PASS]
-    return {name: found[name] for name in wanted if name in found}
+    """Return what was found beyond the six questions.
+
+    No scale is advised for what is not on target. Which sections took is said only where the nulls show that something
+    was learned: it draws none of its own, and random weights may favour a section too.
+    """
+    on_target, learned = (found[name].verdict is Verdict.PASS for name in ("on_target", "learned"))
+    unwanted = (() if on_target else ("dose",)) + (() if on_target or learned else ("took",))
+    return {name: found[name] for name in FINDINGS if name in found and name not in unwanted}
 
 
 def verdict_of(questions: Mapping[str, Question], found: Mapping[str, Question]) -> Verdict:

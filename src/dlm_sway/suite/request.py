@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Section
+from dlm_sway.data.choose import items_by_section
 from dlm_sway.data.duplicates import can_find_alike
 from dlm_sway.data.feed import Feed
 from dlm_sway.data.material import Material, Source, read_material
@@ -18,10 +19,12 @@ from dlm_sway.data.readers import items_of
 from dlm_sway.data.splits import HeldOut, beside, split
 from dlm_sway.engine.ask import TextItem
 from dlm_sway.probes.adapter_ablation import AdapterAblation, AdapterAblationSpec
-from dlm_sway.probes.base import Pairs
+from dlm_sway.probes.base import Env, Pairs
+from dlm_sway.probes.controls import matched_controls
 from dlm_sway.probes.delta_kl import DeltaKL, DeltaKLSpec
 from dlm_sway.probes.external_perplexity import ExternalPerplexity, ExternalPerplexitySpec
 from dlm_sway.probes.leakage import Leakage, LeakageSpec
+from dlm_sway.probes.section_internalization import SectionInternalization, SectionInternalizationSpec
 from dlm_sway.probes.target_gain import TargetGain, TargetGainSpec
 from dlm_sway.stats.power import require_draws
 
@@ -80,12 +83,14 @@ def read_request(
     """
     require_draws(n_draws)
     _require_apart(data, held_out)
-    items, unseen = _sides(data, held_out, seed)
+    feed = _feed(data, held_out, seed)
+    items, unseen = (feed.trained_items, feed.held_out_items) if feed else ((), ())
+    by_section = items_by_section(feed.split.trained, most=feed.size("trained"), seed=seed) if feed else ()
     return Request(
         adapter=adapter,
         data=data,
         held_out=held_out,
-        pairs=_pairs(items, unseen, quick=quick),
+        pairs=(*_pairs(items, unseen, quick=quick), *_by_section(by_section, items, seed)),
         n_draws=QUICK_DRAWS if quick else n_draws,
         seed=seed,
         quick=quick,
@@ -93,10 +98,10 @@ def read_request(
     )
 
 
-def _sides(data: Path | None, held_out: Path | None, seed: int) -> tuple[tuple[TextItem, ...], tuple[TextItem, ...]]:
+def _feed(data: Path | None, held_out: Path | None, seed: int) -> Feed | None:
     """Return what is scored of both files, as a suite from the same data has it, and warn of what is not."""
     if data is None:
-        return (), ()
+        return None
     material = read_material((Source(str(data)),), seed=seed)
     wanted = HeldOut("none") if held_out is None else HeldOut("file", name=str(held_out))
     parted = split(material, wanted, seed=seed, near=can_find_alike())
@@ -109,7 +114,7 @@ def _sides(data: Path | None, held_out: Path | None, seed: int) -> tuple[tuple[T
             _LOGGER.warning(what, held_out, f"{parted.dropped:,}")
     elif name := beside(material):
         _LOGGER.warning("%s lies beside the data and is not read; --held-out names it", name)
-    return feed.trained_items, feed.held_out_items
+    return feed
 
 
 def _warn(material: Material, sections: Sequence[Section], most: int) -> None:
@@ -141,6 +146,15 @@ def _pairs(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...], *, quick: 
     control = {"name": "external_perplexity", **(QUICK_CONTROL if quick else CONTROL)}
     pairs = (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec.model_validate(control)))
     return pairs if quick or not items else (*pairs, *_findings(items, unseen))
+
+
+def _by_section(sections: tuple[TextItem, ...], items: tuple[TextItem, ...], seed: int) -> Pairs:
+    """Return what says which sections took: of the texts and controls that `target_gain` reads, so at no cost."""
+    if not sections:
+        return ()
+    controls = matched_controls(items, rng=Env(seed=seed).rng("target_gain", "controls"))
+    spec = {"name": "sections", "sections": sections, "read": "whole", "controls": controls}
+    return ((SectionInternalization(), SectionInternalizationSpec.model_validate(spec)),)
 
 
 def _findings(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...]) -> Pairs:

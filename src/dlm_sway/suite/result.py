@@ -12,7 +12,7 @@ from dlm_sway.core.shown import Shown
 
 SCHEMA_VERSION: Final = 1
 QUESTIONS: Final = ("sound", "applied", "learned", "on_target", "generalises", "no_harm")
-FINDINGS: Final = ("recital", "dose")
+FINDINGS: Final = ("took", "recital", "dose")
 
 _EXIT: Final = {
     Verdict.PASS: ExitCode.PASS,
@@ -33,8 +33,8 @@ class CheckResult(Shown, BaseModel):
         base: the base model, as named by the user or the adapter's config.
         verdict: the worst answer; a skip does not count, nor does a finding that is undecided.
         questions: one answer each for `QUESTIONS`, in that order.
-        findings: what else was found of `FINDINGS`: whether training data is recited, and whether another scale is
-            better; only where there was data to find it with.
+        findings: what else was found of `FINDINGS`: which sections took, whether training data is recited, and whether
+            another scale is better; only where there was data to find it with.
         next_steps: what a user should do now, most important first.
         probes: the probes that the answers came from.
         provenance: versions, hashes of adapter and data, seeds, dtype, device, N0; enough to run it again.

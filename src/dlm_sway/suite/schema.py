@@ -13,7 +13,7 @@ from dlm_sway.core.docstrings import attributes
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.probes.base import ProbeSpec
 from dlm_sway.probes.registry import probes
-from dlm_sway.suite.fields import holds
+from dlm_sway.suite.fields import FROM_DATA, holds
 from dlm_sway.suite.spec import Defaults, Models, SuiteFile
 
 FILE_NAME: Final = "sway.schema.json"
@@ -98,7 +98,7 @@ def _describe(node: dict[str, Any], model: type) -> None:
 
 def _takes_data(node: dict[str, Any], spec: type[ProbeSpec]) -> None:
     for name, field in node["properties"].items():
-        if holds(spec, name) in ("items", "texts", "cases"):
+        if holds(spec, name) in FROM_DATA:
             own = {key: value for key, value in field.items() if key not in ("description", "default")}
             kept = {key: value for key, value in field.items() if key in ("description", "default")}
             alone = [_TEXT] if any(isinstance(m, BeforeValidator) for m in spec.model_fields[name].metadata) else []
