@@ -52,6 +52,7 @@ def letters(side: str, prompt: int, draw: int, *, shift: float = 0.0, run: int =
     return "".join(chr(97 + c) for c in (logits + noise).argmax(axis=1))
 
 
+@pytest.mark.healthy_pair
 def test_a_planted_difference_passes_with_its_size() -> None:
     result = judged(lambda *a: letters(*a, shift=1.0))
     assert result.verdict is Verdict.PASS
@@ -63,6 +64,7 @@ def test_a_planted_difference_passes_with_its_size() -> None:
     assert "training or the way it is served" in result.message
 
 
+@pytest.mark.planted_fault
 def test_the_same_model_twice_does_not_pass() -> None:
     result = judged(letters)
     assert result.verdict is Verdict.FAIL

@@ -26,9 +26,10 @@ from dlm_sway.backends.base import Scored
 from dlm_sway.backends.byte_codec import ByteCodec, over_bytes, piece_of
 from dlm_sway.backends.differential import Differential
 from dlm_sway.backends.encoding import TextEncoder, context_window
-from dlm_sway.backends.hf_load import load_base, load_tokenizer, pick_device, pick_dtype
+from dlm_sway.backends.hf_load import load_base, pick_device, pick_dtype
 from dlm_sway.backends.hf_view import HFView
 from dlm_sway.backends.plain_model import PlainModel
+from dlm_sway.backends.tokenizer import load_tokenizer
 from dlm_sway.core.errors import BadInputError, NotOfferedError, NullRuleError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.views import BASE, View

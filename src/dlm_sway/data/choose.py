@@ -25,7 +25,7 @@ def text_items(sections: Iterable[Section], *, most: int, seed: int = 0) -> tupl
     return tuple(as_text_item(item) for item, _ in _drawn_items(sections, most=most, seed=seed))
 
 
-def items_by_section(sections: Sequence[Section], *, most: int = MOST_ITEMS, seed: int = 0) -> tuple[TextItem, ...]:
+def items_by_section(sections: Sequence[Section], *, most: int, seed: int = 0) -> tuple[TextItem, ...]:
     """Return the same texts, as far as they stand in sections of a document, with the section's name as cluster.
 
     A section is what stands under a heading, or is one of a `.dlm` document; fewer than two are none.
