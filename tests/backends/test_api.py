@@ -167,7 +167,7 @@ def test_text_is_written_by_the_server(server: FakeServer) -> None:
     (reply,) = backend.write(["the bell"], FINETUNED, max_new_tokens=4, format="raw")
     assert (set(reply.text), reply.stopped) == ({"x"}, False)
     backend.write(["a", "b", "a"], FINETUNED, max_new_tokens=2, temperature=0.7, top_p=0.9, seed=5, format="raw")
-    assert sorted(body["seed"] for body in server.bodies[-3:]) == [5, 5, 6]
+    assert len({body["seed"] for body in server.bodies[-3:]}) == 3
     backend.close()
 
 

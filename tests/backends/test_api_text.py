@@ -83,10 +83,14 @@ def test_a_rendered_prompt_keeps_its_markers_but_the_bos_that_the_server_adds() 
         backend.close()
 
 
-def test_equal_prompts_are_drawn_with_seeds_of_their_own(server: FakeServer) -> None:
+def test_each_text_is_drawn_with_a_seed_of_its_own_and_the_same_again(server: FakeServer) -> None:
     backend = backend_on(server)
-    backend.write(["a", "b", "a"], FINETUNED, max_new_tokens=2, temperature=0.7, seed=5)
-    assert sorted(body["seed"] for body in server.bodies[-3:]) == [5, 5, 6]
+    for _ in range(2):
+        backend.write(["a", "b", "a"], FINETUNED, max_new_tokens=2, temperature=0.7, seed=5)
+    first, again = ({body["seed"] for body in some} for some in (server.bodies[-6:-3], server.bodies[-3:]))
+    assert first == again
+    assert len(first) == 3
+    assert max(first) < 2**31
     backend.close()
 
 

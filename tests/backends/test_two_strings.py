@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def cost(folder: Path, text: str, prompt: str = "\n") -> float:
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).float()
     whole = tokenizer(prompt + text, return_offsets_mapping=True)
     ids = torch.tensor(whole["input_ids"])
-    logp = torch.log_softmax(model(ids[None]).logits[0].float(), -1)
+    with torch.no_grad():
+        logp = torch.log_softmax(model(ids[None]).logits[0].float(), -1)
     inside = [i for i, (_, end) in enumerate(whole["offset_mapping"]) if end > len(prompt)]
     return float(sum(logp[i - 1, ids[i]] for i in inside))
 
@@ -154,15 +156,18 @@ def test_target_gain_and_harm_are_judged_in_bits_per_byte(backend: TwoStringsBac
     assert driven.floor is None
 
 
-def test_an_untaught_pair_does_not_pass(tmp_path: Path) -> None:
-    base = save_base(tmp_path / "base", "llama", max_position_embeddings=400)
-    other = save_base(
-        tmp_path / "other", "gpt2", tokenizer=byte_tokenizer(bos=False, merges=MERGES), max_position_embeddings=300
-    )
-    backend = opened(base, other)
+@pytest.mark.parametrize("other", ["itself", "taught other text"])
+def test_a_pair_that_did_not_learn_the_text_does_not_pass(
+    other: str, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    tuned = folders[0]
+    if other != "itself":
+        tuned = Path(shutil.copytree(folders[1], tmp_path / "other"))
+        teach(tuned, CONTROLS[:8])
+    backend = opened(folders[0], tuned)
     (result,) = asked(backend, {"kind": "target_gain", "items": GOAL, "controls": CONTROLS}).results
     backend.close()
-    assert result.verdict is not Verdict.PASS
+    assert result.verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize(

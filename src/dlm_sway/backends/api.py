@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar, Final, TypeAlias
@@ -33,12 +33,12 @@ from dlm_sway.backends.differential import Differential, Scaled
 from dlm_sway.backends.encoding import TextEncoder
 from dlm_sway.backends.http_client import Budget, HttpClient
 from dlm_sway.backends.registry import register
-from dlm_sway.backends.top_k import Top, compare
+from dlm_sway.backends.seeds import text_seeds
+from dlm_sway.backends.top_k import Top, Values, compare, side_by_side
 from dlm_sway.core.errors import BadInputError, CannotRunError, NotOfferedError, NullRuleError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.views import BASE, FINETUNED, View
 
-Values: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 _Wanted: TypeAlias = tuple[Scored, View]
 _Name: TypeAlias = tuple[Any, ...]
 _KEPT_POSITIONS: Final = 20_000
@@ -131,12 +131,11 @@ class ApiBackend(Differential[ApiView]):
         """
         self._require_scores()
         base, *found = self._side_by_side(rows, (BASE, *views))
-        out = {name: np.array([compare(base, view, name) for view in found], dtype=np.float32) for name in reducers}
-        out = {name: grid.reshape(len(views), len(base)) for name, grid in out.items()}
+        out = side_by_side(base, found, reducers)
         targets = np.concatenate([row.targets for row in rows])
         if "gain" in out:
             self._require_known(out["gain"][:, targets >= 0])
-        return out | {"base_logprob": np.array([top.target for top in base], dtype=np.float32)}
+        return out
 
     def repeat(self, rows: Sequence[Scored]) -> Values:
         """Return `kl` and `gain`, float32[P], of the base against itself: asked for twice."""
@@ -162,9 +161,7 @@ class ApiBackend(Differential[ApiView]):
         wire = self._of(view)
         drawn = partial(wire.write, limit=max_new_tokens, temperature=temperature, top_p=top_p)
         given = [self._prompt(wire, p, format=format, tools=tools) for p in prompts]
-        # The k-th of several equal prompts gets draws of its own.
-        seeds = [seed + given[:i].count(prompt) for i, prompt in enumerate(given)]
-        pairs = list(zip(given, seeds, strict=True))
+        pairs = list(zip(given, text_seeds(seed, given), strict=True))
         return self._at_once(lambda pair: drawn(pair[0], seed=pair[1]), pairs)
 
     def close(self) -> None:

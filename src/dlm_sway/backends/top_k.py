@@ -7,7 +7,7 @@ a lower bound of the true one. Where the tops cover the vocabulary there is no o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -17,6 +17,8 @@ import numpy.typing as npt
 Key: TypeAlias = int | bytes | str
 """A token as a server names it: its id, its bytes, or its text. One server uses one of them."""
 F64: TypeAlias = npt.NDArray[np.float64]
+Values: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
+"""Numbers by reducer, views before positions."""
 
 _NOTHING: Final = 1e-6  # mass under this is rounding of fp32 sums
 BOUNDED: Final = frozenset({"kl", "kl_rev", "js", "tv", "entropy", "rank"})
@@ -58,6 +60,14 @@ class Top:
 def compare(base: Sequence[Top], view: Sequence[Top], name: str) -> F64:
     """Return one scalar a position, float64[P], as `engine.reduce` defines them."""
     return np.array([_REDUCERS[name](p, q) for p, q in zip(base, view, strict=True)], dtype=np.float64)
+
+
+def side_by_side(base: Sequence[Top], views: Sequence[Sequence[Top]], reducers: Sequence[str]) -> Values:
+    """Return each reducer over views and positions, float32[V, P], and `base_logprob`, float32[P]."""
+    shape = (len(views), len(base))
+    out = {name: np.array([compare(base, v, name) for v in views], dtype=np.float32) for name in reducers}
+    out = {name: grid.reshape(shape) for name, grid in out.items()}
+    return out | {"base_logprob": np.array([top.target for top in base], dtype=np.float32)}
 
 
 def _masses(base: Top, view: Top) -> tuple[F64, F64]:
