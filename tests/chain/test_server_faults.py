@@ -12,8 +12,8 @@ import pytest
 import torch
 from tests.chain.made import Made
 from tests.fake_server import FakeServer, busy, die, fake_server, hang, malformed
+from transformers import AutoModelForCausalLM
 
-from dlm_sway.backends.whole import open_whole
 from dlm_sway.chain import given
 from dlm_sway.chain.result import ChainResult
 from dlm_sway.cli.app import run
@@ -32,13 +32,13 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def server_of(made: Made) -> Iterator[FakeServer]:
     """Serve the merged model as a llama.cpp server would."""
-    model: Any = open_whole(made.merged(), tokenizer_of=str(made.base), device="cpu").model
+    model = AutoModelForCausalLM.from_pretrained(made.merged(), dtype=torch.float32)
 
     def answer(path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         if path != "/completion":
             return None
         with _ONE_AT_A_TIME, torch.inference_mode():
-            logits = model.model(input_ids=torch.tensor([body["prompt"]])).logits[0, -1]
+            logits = model(input_ids=torch.tensor([body["prompt"]])).logits[0, -1]
         best = torch.log_softmax(logits.double(), 0).topk(min(int(body["n_probs"]), logits.numel()))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return {"completion_probabilities": [{"top_logprobs": [{"id": i, "logprob": x} for i, x in pairs]}]}

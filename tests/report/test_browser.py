@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    results = {"suite": stored("suite"), "check": stored("check"), "hostile": hostile()}
+    results = {"suite": stored("suite"), "check": stored("check"), "hostile": hostile(), "chain": stored("chain")}
     for name, result in results.items():
         write_report(result, folder / f"{name}.html", "html")
     return {name: folder / f"{name}.html" for name in results}

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from dlm_sway.core.result import Interval, Verdict, worst
+from dlm_sway.core.shown import Shown
 
 SCHEMA_VERSION: Final = 1
 
@@ -75,7 +76,7 @@ class Link(BaseModel):
         return next((f for f in self.findings if f.verdict in (Verdict.FAIL, Verdict.ERROR)), None)
 
 
-class ChainResult(BaseModel):
+class ChainResult(Shown, BaseModel):
     """The walk.
 
     Attributes:

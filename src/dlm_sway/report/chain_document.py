@@ -10,7 +10,7 @@ from typing import Any, Final
 from dlm_sway.chain.result import ChainResult, Finding, Link
 from dlm_sway.chain.static import ENOUGH
 from dlm_sway.core.result import Verdict
-from dlm_sway.report import model, numbers
+from dlm_sway.report import model
 from dlm_sway.report.document import COUNTED, MAX_FACTS, Claim, Document, LinkView, ProbeView, pairs
 from dlm_sway.report.evidence import Evidence, number, read_evidence
 from dlm_sway.report.model import Row
@@ -102,21 +102,23 @@ def _not_walked(name: str) -> LinkView:
 def _percent(left: float | None, low: float | None, high: float | None) -> str:
     if left is None:
         return ""
-    ends = "" if low is None or high is None else f" [{low:.0%}, {high:.0%}]"
-    return f"{left:.1%}{ends}"
+    return f"{left:.1%} {_ends(low, high)}".rstrip()
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{low:.0%}, {high:.0%}]"
 
 
 def _claim(finding: Finding, link: Link, place: int) -> Claim:
     left, cause = number(finding.effect_left), clean(finding.cause or "", limit=120)
     message = clean(finding.message, limit=_MAX_TEXT)
-    ends = None if finding.interval is None else tuple(number(end) for end in finding.interval)
-    known = ends is not None and None not in ends
+    low, high = (None, None) if finding.interval is None else map(number, finding.interval)
     row = Row(
         key=f"{link.name}: {finding.step}",
         question=f"{_title(link.name)}: {finding.step}",
         verdict=finding.verdict,
-        effect=numbers.effect(left, "of the effect"),
-        interval=numbers.interval(finding.interval, like=() if left is None else (left,)) if known else "",
+        effect="" if left is None else f"{left:.1%} left",
+        interval=_ends(low, high),
         message=f"{cause}: {message}" if cause else message,
     )
     return Claim(row, None, place)
