@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from tests.models import (
     backend_of,
     base_of,
     byte_tokenizer,
-    config_of,
     lora,
     open_backend,
     save_adapter,
@@ -106,7 +106,11 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_gpt2_is_found_under_the_names_of_mlx(tmp_path: Path) -> None:
+    """mlx_lm reads GPT-2 as it was published, without the prefix that transformers writes."""
     base = save_base(tmp_path / "base", "gpt2", tie_word_embeddings=True)
+    path = base / "model.safetensors"
+    published = {name.removeprefix("transformer."): x for name, x in load_file(path).items()}
+    save_file(published, path, metadata={"format": "pt"})
     adapter = save_adapter(base, tmp_path / "adapter", lora("gpt2", target_modules=["c_attn", "c_fc"]))
     for view in (BASE, FINETUNED, View("rotation", seed=1)):
         expected = logprobs(open_backend(base, adapter), view)
@@ -115,10 +119,9 @@ def test_gpt2_is_found_under_the_names_of_mlx(tmp_path: Path) -> None:
 
 def test_gemma_reads_windows_and_two_rotary_bases(tmp_path: Path) -> None:
     """mlx_lm rounds the scale of Gemma's embeddings to bf16, so it is off by what that rounding makes."""
-    tokenizer = byte_tokenizer()
-    config = config_of("gemma3", num_hidden_layers=6, final_logit_softcapping=None)
-    base = save_base(tmp_path / "base", "gemma3", tokenizer=tokenizer, num_hidden_layers=6)
-    config.save_pretrained(base)
+    base = save_base(tmp_path / "base", "gemma3", num_hidden_layers=6)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"final_logit_softcapping": None}))
     adapter = save_adapter(base, tmp_path / "adapter", lora("gemma3", target_modules="all-linear"))
     for view in (BASE, FINETUNED, scaled(0.5)):
         expected = logprobs(open_backend(base, adapter), view)
@@ -162,6 +165,18 @@ def test_logits_in_blocks_are_the_logits_whole(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("view", VIEWS[4:], ids=str)
+def test_a_model_that_cannot_be_halved_gives_whole_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlm_sway.backends.mlx_layers import Net
+
+    expected = logprobs(mlx_of("llama", "lm_head"), FINETUNED)
+    monkeypatch.setattr(Net, "_halves_agree", lambda _: False)
+    backend = opened(base_of("llama"), adapter_of("llama", "lm_head"))
+    np.testing.assert_allclose(logprobs(backend, FINETUNED), expected, atol=1e-5)
+    item = TextItem("", TEXT, "0", "0")
+    (scores,) = Engine(backend).answer([Ask((item,), (FINETUNED,), frozenset({"gain"}), format="raw")])
+    np.testing.assert_allclose(scores.base_logprob + scores.values["gain"][0], expected, atol=1e-5)
+
+
 def test_a_null_is_the_same_bytes_as_under_pytorch(view: View) -> None:
     theirs = {site.name: site.draw(view) for site in backend_of("llama", "ranks").sites.low_rank}
     ours = {site.name: mlx_of("llama", "ranks").sites.drawn(site, view) for site in mlx_of("llama", "ranks").sites.all}

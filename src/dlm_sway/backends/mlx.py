@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -75,7 +75,6 @@ class MlxBackend(Scaled["MlxView"], Nulled["MlxView"]):
         self.id = f"{base_spec.base} + {self.adapter_path.name}"
         self._net: Any = loaded.net
         self.sites, self.codec = loaded.sites, loaded.codec
-        self._device = loaded.device
         self.device, self.dtype = loaded.device_name, loaded.dtype
 
     @classmethod
@@ -140,7 +139,7 @@ class MlxBackend(Scaled["MlxView"], Nulled["MlxView"]):
 
         self._require_held()
         every = (BASE, *views)
-        with self._on_device(), self.sites.showing(every):
+        with self.sites.showing(every):
             yield from stacked_blocks(self._net, ids, keep, n_views=len(every), least=_ROWS, max_bytes=_BLOCK_BYTES)
 
     def gradient_refusal(self) -> str | None:
@@ -165,8 +164,7 @@ class MlxBackend(Scaled["MlxView"], Nulled["MlxView"]):
         from dlm_sway.backends.mlx_gradients import factor_gradients
 
         self._require_held()
-        with self._on_device():
-            return factor_gradients(self._net, self.sites, ids[: first + len(targets)], targets)
+        return factor_gradients(self._net, self.sites, ids[: first + len(targets)], targets)
 
     def close(self) -> None:
         """Release the model; an open view answers no more, and calling it twice is harmless."""
@@ -174,27 +172,20 @@ class MlxBackend(Scaled["MlxView"], Nulled["MlxView"]):
         if self._net is not None:
             from dlm_sway.backends.mlx_load import release
 
-            self._net, self.sites = None, type(self.sites)(())
+            self._net, self.sites = None, type(self.sites)()
             release()
 
     def _require_held(self) -> None:
         if self._open is None:
             raise ViewError("the model is not held for bulk work", where=self.id, remedy="enter `exclusive()` first")
 
-    def _on_device(self) -> Any:
-        import mlx.core as mx
-
-        return mx.stream(self._device)
-
     def _handle(self, label: str, view: View) -> MlxView:  # noqa: ARG002 (the model itself shows the view)
         from dlm_sway.backends.mlx_view import MlxView
 
-        return MlxView(f"{self.id} [{label}]", self._net, self.codec, self._is_open, device=self._device)
+        return MlxView(f"{self.id} [{label}]", self._net, self.codec, self._is_open)
 
-    @contextmanager
-    def _shown(self, view: View) -> Iterator[None]:
-        with self._on_device(), self.sites.showing((view,)):
-            yield
+    def _shown(self, view: View) -> AbstractContextManager[None]:
+        return self.sites.showing((view,))
 
 
 def _loader() -> Callable[[ModelSpec, Path], Loaded]:

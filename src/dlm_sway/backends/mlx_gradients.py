@@ -26,6 +26,13 @@ def factor_gradients(
     Returns:
         float32[d_out, r] for each module without DoRA.
     """
+    with mx.stream(net.device):
+        return _gradients(net, sites, ids, targets)
+
+
+def _gradients(
+    net: Net, sites: Sites, ids: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.float32]]:
     plain = sites.plain()
     a_t = [mx.array(np.ascontiguousarray(s.factors.a.T) * np.float32(s.factors.scale)) for s in plain]  # [d_in, r]
     tokens = mx.array(ids[None].astype(np.int32))  # [1, n]

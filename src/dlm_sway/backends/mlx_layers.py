@@ -154,10 +154,11 @@ class Net:
 
     Attributes:
         model: the whole, whose numbers are the same with and without this around it.
+        device: where it computes.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, device: Any) -> None:
+        self.model, self.device = model, device
         inner = model.language_model if "language_model" in model else model
         self._core = Core(inner.model) if isinstance(inner.get("model"), nn.Module) else None
         if self._core is not None:
@@ -219,20 +220,28 @@ def stacked_blocks(
         least: rows that a product with the vocabulary has at least, so that a row rounds alike in every block.
         max_bytes: of a block of logits, about.
     """
-    tokens = mx.array(np.tile(ids, (n_views, 1)).astype(np.int32))  # [V * N, L]
     rows = (keep[:, 0] + len(ids) * np.arange(n_views)[:, None]).reshape(-1)  # [V * P]
-    hidden = net.hidden(tokens, mx.array(rows), mx.array(np.tile(keep[:, 1], n_views)))
-    hidden = hidden.reshape(n_views, len(keep), -1)  # [V, P, d]
-    mx.eval(hidden)
-    width = net.logits(hidden[0, :1]).shape[-1]
+    # No block yields inside of a stream: it would be the consumer's too.
+    with mx.stream(net.device):
+        tokens = mx.array(np.tile(ids, (n_views, 1)).astype(np.int32))  # [V * N, L]
+        hidden = net.hidden(tokens, mx.array(rows), mx.array(np.tile(keep[:, 1], n_views)))
+        hidden = hidden.reshape(n_views, len(keep), -1)  # [V, P, d]
+        mx.eval(hidden)
+        width = net.logits(hidden[:, 0]).shape[-1]  # nothing is computed for it
     fewest = -(-least // n_views)
     step = max(fewest, max_bytes // (n_views * width * 4))
     for begin in range(0, len(keep), step):
+        yield slice(begin, begin + step), _projected(net, hidden, begin, step, fewest)
+
+
+def _projected(net: Net, hidden: Any, begin: int, step: int, fewest: int) -> npt.NDArray[np.float32]:
+    """Return logits float32[V, p, K] of a part of hidden states [V, P, d], computed among at least V * fewest rows."""
+    with mx.stream(net.device):
         part = hidden[:, begin : begin + step]  # [V, p, d]
-        n = part.shape[1]
+        n_views, n, d = part.shape
         part = mx.pad(part, [(0, 0), (0, max(0, fewest - n)), (0, 0)])
-        z = net.logits(part.reshape(-1, part.shape[-1])).reshape(n_views, -1, width)  # [V, p, K]
-        yield slice(begin, begin + step), np.array(z)[:, :n]
+        z = np.array(net.logits(part.reshape(-1, d)))  # [V * p, K]
+    return z.reshape(n_views, -1, z.shape[-1])[:, :n]
 
 
 _AGREE = 1e-2  # logits of about 20 carry this much rounding in 16 bits; a missed cap or scale is off by whole units

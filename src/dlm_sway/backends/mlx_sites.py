@@ -69,9 +69,9 @@ class Site:
 class Sites:
     """The adapted modules of a model, and the terms of views, drawn once and kept within a bound."""
 
-    def __init__(self, sites: Sequence[Site], *, max_bytes: int = _STORE_BYTES) -> None:
-        """Hold `sites`; drawn factors take at most about `max_bytes`, and those of a pass as much again."""
-        self.all = tuple(sites)
+    def __init__(self, sites: Sequence[Site] = (), *, device: Any = mx.cpu, max_bytes: int = _STORE_BYTES) -> None:
+        """Hold `sites` on `device`; drawn factors take at most about `max_bytes`, and those of a pass as much again."""
+        self.all, self._device = tuple(sites), device
         self._room = self._max = max_bytes
         self._kept: dict[tuple[str, View], tuple[F32, F32]] = {}
         self._pass: tuple[tuple[View, ...], tuple[Terms, ...]] = ((), ())
@@ -122,7 +122,8 @@ class Sites:
     def _terms(self, views: tuple[View, ...]) -> tuple[Terms, ...]:
         if self._pass[0] != views:
             self._pass = ((), ())  # so that two passes are never held together
-            self._pass = views, tuple(self._of(site, views) for site in self.all)
+            with mx.stream(self._device):
+                self._pass = views, tuple(self._of(site, views) for site in self.all)
         return self._pass[1]
 
     def _of(self, site: Site, views: tuple[View, ...]) -> Terms:
@@ -165,7 +166,7 @@ def _ratio(site: Site, views: Sequence[View], a_t: Any, b_t: Any) -> Any:
     return mx.where(is_base, 1.0, m / mx.sqrt(mx.maximum(n2, 0)))[:, None]
 
 
-def put_in(model: Any, lora: Lora, *, where: str) -> Sites:
+def put_in(model: Any, lora: Lora, *, device: Any, where: str) -> Sites:
     """Wrap the modules that an adapter changes, and return them as sites; until a view is shown nothing changes.
 
     Raises:
@@ -183,7 +184,7 @@ def put_in(model: Any, lora: Lora, *, where: str) -> Sites:
         lengths = None if weight is None else np.array(mx.sqrt(mx.square(weight.astype(mx.float32)).sum(axis=1)))
         sites.append(Site(name, factors, slot, weight, lengths))
     model.update_modules(tree_unflatten([(path, _wrapped(modules[path], parts)) for path, parts in slots.items()]))
-    found = Sites(sites)
+    found = Sites(sites, device=device)
     _require_order(model, found, where=where)
     return found
 

@@ -20,12 +20,10 @@ from dlm_sway.core.scoring import TokenDist
 class MlxView(TextView):
     """The model as it is inside one context; refuses to answer afterwards."""
 
-    def __init__(
-        self, name: str, net: Net, encoder: TextEncoder, is_open: Callable[[Any], bool], *, device: Any
-    ) -> None:
-        """Look at `net`, which computes this view on `device` for as long as `is_open(self)`."""
+    def __init__(self, name: str, net: Net, encoder: TextEncoder, is_open: Callable[[Any], bool]) -> None:
+        """Look at `net`, which computes this view for as long as `is_open(self)`."""
         super().__init__(name, encoder, is_open)
-        self._net, self._encoder, self._device = net, encoder, device
+        self._net, self._encoder = net, encoder
 
     def next_token_dist_batch(self, prompts: list[str], *, top_k: int = 256) -> list[TokenDist]:
         """Return one distribution a prompt, in order, computed in length-sorted batches.
@@ -54,7 +52,7 @@ class MlxView(TextView):
 
         row, rng = self._fitting(prompt), stream(seed, "mlx", "generate")
         written: list[int] = []
-        with mx.stream(self._device):
+        with mx.stream(self._net.device):
             cache = make_prompt_cache(self._net.model)
             read = row
             for _ in range(min(max_new_tokens, self._encoder.max_length - len(row))):
@@ -68,7 +66,7 @@ class MlxView(TextView):
 
     def _scored(self, row: Ids, targets: Ids) -> F32:
         places = np.arange(len(row) - len(targets), len(row))
-        with mx.stream(self._device):
+        with mx.stream(self._net.device):
             logits = self._logits(row[None], np.zeros_like(places), places)  # [n_scored, K]
             target = mx.array(targets.astype(np.int32))[:, None]
             picked = mx.take_along_axis(logits, target, axis=1)[:, 0] - mx.logsumexp(logits, axis=1)
@@ -79,7 +77,7 @@ class MlxView(TextView):
         ids = np.full((len(rows), max(len(r) for r in rows)), self._encoder.prefix_id, dtype=np.int64)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = row
-        with mx.stream(self._device):
+        with mx.stream(self._net.device):
             return _numpy(self._logits(ids, np.arange(len(rows)), np.array([len(r) - 1 for r in rows])))
 
     def _logits(self, ids: Ids, row: Ids, place: Ids) -> Any:
