@@ -78,7 +78,7 @@ def read_request(
     """Return the request with its files read.
 
     Raises:
-        BadInputError: a file cannot be used, held-out text is part of the data or comes without it, or there are
+        BadInputError: a file cannot be used, all held-out text is part of the data or comes without it, or there are
             fewer than 19 draws.
     """
     require_draws(n_draws)
