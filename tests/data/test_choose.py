@@ -36,7 +36,7 @@ y
 
 def _by_section(path: Path, text: str) -> list[tuple[str, str]]:
     path.write_text(text)
-    return [(i.cluster, i.completion) for i in items_by_section(tuple(read_sections(path)))]
+    return [(i.cluster, i.completion) for i in items_by_section(tuple(read_sections(path)), most=96)]
 
 
 def test_the_text_under_each_heading_is_a_section_by_its_title(tmp_path: Path) -> None:
