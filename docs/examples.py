@@ -2,7 +2,8 @@
 
 It writes docs/probes/examples.json, from which `python docs/build.py` fills the example of each page in docs/probes. A
 copy of examples/ is made in out/examples, and a small optimizer state in it, since a binary has no place in the
-repository; the suite itself is examples/every-probe.yaml.
+repository; the suite itself is examples/every-probe.yaml. What was scored is kept in out/examples-cache, so that a run
+that was stopped goes on.
 """  # noqa: INP001 (a script, no package)
 
 from __future__ import annotations
@@ -142,31 +143,34 @@ def _write_optimizer(path: Path) -> None:
     torch.save(optimizer.state_dict(), path)
 
 
-def main(demo: Path, out: Path, base: str | None) -> None:
-    """Run the suite on both adapters and write the record."""
+def main(demo: Path, out: Path, base: str | None, only: tuple[str, ...] = tuple(ADAPTERS)) -> None:
+    """Run the suite on the adapters and write the record, which keeps what it has of the others."""
     import dlm_sway
     from dlm_sway.demo.model import demo_model
     from dlm_sway.report.json import dumps
     from dlm_sway.suite.run import run
 
     suite = prepare(out)
-    found: dict[str, Any] = {kind: {"entry": entry} for kind, entry in entries(suite).items()}
-    how: dict[str, Any] = {"version": dlm_sway.__version__}
-    for name, folder in ADAPTERS.items():
-        on_models(suite, base=base or str(demo_model()), adapter=demo / folder)
-        names = {kind: re.findall(r"- name: (\S+)", found[kind]["entry"])[0] for kind in found}
+    kept = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"how": {}, "kinds": {}}
+    found = {kind: _kept(kept["kinds"].get(kind, {}), entry) for kind, entry in entries(suite).items()}
+    names = {kind: re.findall(r"- name: (\S+)", seen["entry"])[0] for kind, seen in found.items()}
+    how: dict[str, Any] = {**kept["how"], "version": dlm_sway.__version__}
+    for name in only:
+        on_models(suite, base=base or str(demo_model()), adapter=demo / ADAPTERS[name])
         skip = ("null_adapter", *(names[kind] for kind in sorted(NOT_THE_TWIN))) if name == "twin" else ()
-        result = run(suite, skip=skip).model_dump(mode="json")
+        result = run(suite, skip=skip, cache=out.with_name(f"{out.name}-cache")).model_dump(mode="json")
         for probe in result["probes"]:
             found[probe["kind"]][name] = record(probe)
-        how[name] = {
-            "seconds": round(result["timing"]["total_s"]),
-            "band": result["band"],
-            "score": _short(result["score"]),
-        }
+        seconds, score = round(result["timing"]["total_s"]), _short(result["score"])
+        how[name] = {"seconds": seconds, "band": result["band"], "score": score}
         sys.stderr.write(f"{name}: {how[name]}\n")
-    RECORD.parent.mkdir(exist_ok=True)
-    RECORD.write_text(dumps({"how": how, "kinds": found}), encoding="utf-8")
+        RECORD.parent.mkdir(exist_ok=True)
+        RECORD.write_text(dumps({"how": how, "kinds": found}), encoding="utf-8")
+
+
+def _kept(seen: Mapping[str, Any], entry: str) -> dict[str, Any]:
+    """Return a record, without what was found with another entry."""
+    return dict(seen) if seen.get("entry") == entry else {"entry": entry}
 
 
 if __name__ == "__main__":
@@ -174,5 +178,6 @@ if __name__ == "__main__":
     parser.add_argument("--demo", type=Path, default=ROOT / "out" / "demo", help="what `make demo` wrote")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "examples", help="where the suite is copied to")
     parser.add_argument("--base", help="the base model, where it is not the demo's")
+    parser.add_argument("--only", choices=tuple(ADAPTERS), help="run one adapter and keep what is known of the other")
     given = parser.parse_args()
-    main(given.demo, given.out, given.base)
+    main(given.demo, given.out, given.base, (given.only,) if given.only else tuple(ADAPTERS))

@@ -60,7 +60,7 @@ def topics(n: int, k: int, share: float, run: int, *, skewed: bool) -> tuple[Ver
     _, spec = build_probe({"name": "x", "kind": "cluster_kl", "intent": "specific"})
     test = group_test(values, [str(i % k) for i in range(n)], rng=rng)
     assert test.icc is not None
-    return _verdict(test, 1.0, spec, Env())[0], test.icc  # type: ignore[arg-type]
+    return _verdict(test, spec, Env())[0], test.icc  # type: ignore[arg-type]
 
 
 def noise(kind: str, n: int, rng: np.random.Generator) -> F64:

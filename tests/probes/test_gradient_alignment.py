@@ -210,7 +210,7 @@ def test_a_few_steps_of_training_are_found_on_a_transformer_and_noise_is_not(tmp
     noise = open_backend(base, save_adapter(base, tmp_path / "noise", config))
     # Texts of the same letters in another order: what is left is the sequence.
     controls = ["".join(stream(0, t).permutation(list(t))) for t in texts]
-    probe, spec = build_probe({"name": "x", "kind": KIND, "items": texts, "controls": controls})
+    probe, spec = build_probe({"name": "x", "kind": KIND, "items": texts, "controls": controls, "min_share": 0.1})
     found, random = (probe.run(spec, RunContext(backend=b, n_draws=3)) for b in (learned, noise))
     assert found.verdict is Verdict.PASS
     assert found.evidence["beyond_controls"]["p"] == 0.001

@@ -124,7 +124,7 @@ def test_random_directions_that_scatter_single_triples_do_not_hide_a_consistent_
     wild = 20 * rng.standard_normal((99, 30))
     assert (wild.mean(axis=1) > real.mean()).mean() > 0.2
     stood = moderated(np.concatenate([real[None], wild]), 0.2)
-    assert (stood[1:] < stood[0]).all()
+    assert (stood[1:] >= stood[0]).mean() < 0.03
 
 
 def test_a_tiny_change_that_hardly_scatters_is_not_large() -> None:

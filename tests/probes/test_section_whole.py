@@ -28,7 +28,7 @@ def in_sections(texts: tuple[str, ...], names: list[str]) -> list[dict[str, str]
 
 
 def judged(
-    gains: dict[str, float], *, texts: int = 2, tokens: int = 40, tone: float = 0.0, seed: int = 0
+    gains: dict[str, float], *, texts: int = 2, tokens: int = 160, tone: float = 0.0, seed: int = 0
 ) -> ProbeResult:
     """Judge sections of so many texts each, whose tokens gain so much, against controls that gain `tone`."""
     rng = stream(seed, "whole")
@@ -56,7 +56,7 @@ def test_texts_of_one_section_are_one_and_each_section_is_told() -> None:
     assert (result.verdict, result.score) == (Verdict.WARN, pytest.approx(2 / 3))
     assert result.evidence["took"] == ["counts", "keepers"]
     assert [row["label"] for row in result.evidence["did_not"]] == ["rules"]
-    assert result.evidence["counts"]["n_tokens"] == 3 * 2 * 40
+    assert result.evidence["counts"]["n_tokens"] == 3 * 2 * 160
     assert "2 of 3 sections took; not: rules (gain" in result.message
 
 
@@ -101,7 +101,13 @@ def test_sections_may_share_labels_and_have_prompts_or_none_but_there_must_be_tw
         {"text": texts[1], "cluster": "b", "label": "x"},
     ]
     assert (
-        ran({"adapter": "trained", "towards": texts}, kind=KIND, sections=mixed, read="whole", format="raw").raw
+        ran(
+            {"adapter": "trained", "towards": texts},
+            kind=KIND,
+            sections=mixed,
+            read="whole",
+            settings={"format": "raw"},
+        ).raw
         is not None
     )
     one = ran({}, kind=KIND, sections=in_sections(texts, ["a"] * 6), read="whole")

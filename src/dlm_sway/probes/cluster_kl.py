@@ -142,12 +142,15 @@ def _units(items: tuple[TextItem, ...], labels: list[str], effects: npt.NDArray[
 def _claim(test: GroupTest | None, found: Found, spec: ClusterKLSpec, env: Env) -> Question:
     null = f"labels (N4), {N_PERMUTATIONS:,} permutations"
     units, mean = found.data["units"], float(found.data["effects"].mean())
+    if test is not None and mean <= FLOOR_MULTIPLE * env.floor:
+        message = f"there is no effect to differ, {mean:.2g} nat where numerics make {env.floor:.2g}"
+        return Question(verdict=Verdict.INCONCLUSIVE, null=null, message=message)
     if test is None or test.icc is None:
         n, k = len(units), len({name for name, _ in units})
         why = f"{n} prompts of {k} topics cannot be compared" if test is None else "the effect is the same on all"
         message = f"{why}; give at least {FEWEST} prompts, several of each of two or more topics"
         return Question(verdict=Verdict.INCONCLUSIVE, null=null, message=message)
-    verdict, why = _verdict(test, mean, spec, env)
+    verdict, why = _verdict(test, spec, env)
     return Question(
         verdict=verdict,
         effect=test.icc,
@@ -160,9 +163,7 @@ def _claim(test: GroupTest | None, found: Found, spec: ClusterKLSpec, env: Env) 
     )
 
 
-def _verdict(test: GroupTest, mean: float, spec: ClusterKLSpec, env: Env) -> tuple[Verdict, str]:
-    if mean <= FLOOR_MULTIPLE * env.floor:
-        return Verdict.INCONCLUSIVE, f"there is no effect to differ, {mean:.2g} nat where numerics make {env.floor:.2g}"
+def _verdict(test: GroupTest, spec: ClusterKLSpec, env: Env) -> tuple[Verdict, str]:
     if spec.intent == "none":
         return Verdict.SKIP, "not judged; set `intent: specific` to assert that it differs by topic"
     if test.n < FEWEST:
