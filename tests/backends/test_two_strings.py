@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,7 +161,8 @@ def test_a_pair_that_did_not_learn_the_text_does_not_pass(
 ) -> None:
     tuned = folders[0]
     if other != "itself":
-        tuned = Path(shutil.copytree(folders[1], tmp_path / "other"))
+        shape = {"max_position_embeddings": 300, "tokenizer": byte_tokenizer(bos=False, merges=MERGES)}
+        tuned = save_base(tmp_path / "other", "gpt2", **shape)  # type: ignore[arg-type]
         teach(tuned, CONTROLS[:8])
     backend = opened(folders[0], tuned)
     (result,) = asked(backend, {"kind": "target_gain", "items": GOAL, "controls": CONTROLS}).results

@@ -41,9 +41,9 @@ VIEWS = (
 )
 
 
-def spec_of(adapter: Path, **changes: Any) -> ModelSpec:
+def spec_of(own: Path, **changes: Any) -> ModelSpec:
     options = {"top_k": 300, **changes.pop("options", {})}
-    given = {"base": str(base_of("llama")), "kind": "vllm", "adapter": adapter, "options": options, **changes}
+    given = {"base": str(base_of("llama")), "kind": "vllm", "adapter": own, "options": options, **changes}
     return ModelSpec.model_validate(given)
 
 
@@ -71,7 +71,7 @@ def test_it_offers_what_it_says(backend: VllmBackend) -> None:
     found = backend.spectra()
     assert found.keys() == theirs.keys()
     for name, module in found.items():
-        np.testing.assert_allclose(module.spectrum.values, theirs[name].spectrum.values, rtol=1e-4)
+        np.testing.assert_allclose(module.spectrum.singular_values, theirs[name].spectrum.singular_values, rtol=1e-4)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)

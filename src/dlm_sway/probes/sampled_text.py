@@ -164,6 +164,8 @@ def _verdict(spec: SampledTextSpec, env: Env, data: Mapping[str, Any]) -> tuple[
     verdict = at_least(effect, spec.min_shift)
     if effect.n_clusters < FEWEST:
         return Verdict.INCONCLUSIVE, f"{head}: {effect.n_clusters} prompts cannot decide; give at least {FEWEST}"
+    if verdict is Verdict.FAIL and test.p <= env.alpha:
+        return Verdict.INCONCLUSIVE, f"{head}: it writes otherwise, but surely by less than {spec.min_shift:g}"
     if verdict is Verdict.FAIL:
         return verdict, f"{head}: it writes as the base does, surely within {spec.min_shift:g}; is the adapter loaded?"
     if verdict is Verdict.PASS and test.p <= env.alpha:
