@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.models import ARCHITECTURES, backend_of
 
-from dlm_sway.backends import hf_view
+from dlm_sway.backends import windows
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.scoring import TokenDist
 
@@ -84,7 +84,7 @@ def test_prompts_that_do_not_fit_are_refused_instead_of_cut() -> None:
 def test_a_batch_comes_back_in_order_whatever_its_chunks(
     arch: str, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hf_view, "_BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(windows, "_BATCH_TOKENS", batch_tokens)
     with backend_of(arch, "qv").as_finetuned() as view:
         batch = view.next_token_dist_batch(PROMPTS, top_k=10**6)
         for prompt, dist in zip(PROMPTS, batch, strict=True):

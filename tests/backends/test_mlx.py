@@ -164,7 +164,6 @@ def test_logits_in_blocks_are_the_logits_whole(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_array_equal(np.concatenate([z for _, z in blocks], axis=1), whole)
 
 
-@pytest.mark.parametrize("view", VIEWS[4:], ids=str)
 def test_a_model_that_cannot_be_halved_gives_whole_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     from dlm_sway.backends.mlx_layers import Net
 
@@ -177,6 +176,7 @@ def test_a_model_that_cannot_be_halved_gives_whole_logits(monkeypatch: pytest.Mo
     np.testing.assert_allclose(scores.base_logprob + scores.values["gain"][0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("view", VIEWS[4:], ids=str)
 def test_a_null_is_the_same_bytes_as_under_pytorch(view: View) -> None:
     theirs = {site.name: site.draw(view) for site in backend_of("llama", "ranks").sites.low_rank}
     ours = {site.name: mlx_of("llama", "ranks").sites.drawn(site, view) for site in mlx_of("llama", "ranks").sites.all}
