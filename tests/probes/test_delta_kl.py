@@ -13,7 +13,8 @@ from dlm_sway.core.result import ProbeResult, Question, Verdict
 from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.engine.ask import Scores
 from dlm_sway.probes.base import Env, Found, NullTest, build_probe
-from dlm_sway.probes.delta_kl import PILOT_LAM, TARGET_KL, lam_star, statistic
+from dlm_sway.probes.delta_kl import statistic
+from dlm_sway.probes.unsaturated import PILOT_LAM, TARGET_KL, lam_star
 from dlm_sway.stats.paired import gain
 
 Language = Callable[..., tuple[str, ...]]
@@ -123,7 +124,7 @@ def test_the_effect_at_the_next_token_is_that_of_the_whole_distributions(
     ran: Run, language: Language, divergence: str
 ) -> None:
     backend = DummyBackend(DummyOptions(adapter="trained", towards=language(12)))
-    prompts = language(7, seed=3)
+    prompts = language(6, seed=3)
     result = ran(backend, kind="delta_kl", prompts=prompts, position="last", divergence=divergence)
     expected = [
         _by_hand(divergence, _dense(backend, backend.as_base(), p), _dense(backend, backend.as_finetuned(), p))

@@ -141,7 +141,7 @@ def test_numbers_that_are_not_finite_are_an_error_that_names_the_view(driven: Dr
     options = {"nan_in": ["rotation"], "adapter": "trained", "towards": language(6)}
     gain, scripted = driven(options, {"kind": "target_gain", "items": language(6)}, _named("plain")).results
     assert gain.verdict is Verdict.ERROR
-    assert "gain is not finite in" in gain.message
+    assert "kl is not finite in" in gain.message
     assert "kind='rotation'" in gain.message
     assert scripted.verdict is Verdict.PASS
 
@@ -149,7 +149,7 @@ def test_numbers_that_are_not_finite_are_an_error_that_names_the_view(driven: Dr
 def test_a_machine_that_gives_up_in_the_middle_makes_every_probe_an_error(driven: Drive, language: Language) -> None:
     whole = DummyBackend()
     driven(whole, *_suite(language))
-    found = driven({"forwards": whole.forwards_done - 30}, *_suite(language))
+    found = driven({"forwards": whole.forwards_done // 4}, *_suite(language))
     assert {r.verdict for r in found.results} == {Verdict.ERROR}
     assert all("the machine gave up after" in r.message for r in found.results)
 

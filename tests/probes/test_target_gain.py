@@ -109,13 +109,34 @@ def test_held_out_items_that_were_trained_on_are_refused(language: Language) -> 
 def test_controls_are_matched_passages_or_those_given(language: Language) -> None:
     probe, spec = build_probe({"name": "x", "kind": "target_gain", "items": language(30)})
     env = Env(seed=1)
-    target, control, under_nulls = probe.plan(spec, env, ())
+    target, control, pilot = probe.plan(spec, env, ())
     assert target.items == spec.items  # type: ignore[attr-defined]
     assert control.items == matched_controls(target.items, rng=env.rng("x", "controls"))
-    assert (len(target.views), len(control.views), len(under_nulls.views)) == (1, 1, 40)
-    assert set(under_nulls.items) <= set(target.items)
+    assert (len(target.views), len(control.views), len(pilot.views)) == (1, 1, 40)
+    assert set(pilot.items) <= set(target.items)
     probe, spec = build_probe({"name": "x", "kind": "target_gain", "items": language(4), "controls": ["plain text"]})
     assert probe.plan(spec, env, ())[1].items == (TextItem("", "plain text", "0", "0"),)
+
+
+def test_nulls_are_drawn_where_the_response_is_smooth_on_what_delta_kl_draws_them_on(language: Language) -> None:
+    env = Env(seed=1, n_draws=19)
+    pilots, draws = [], []
+    for kind, texts, before in (("target_gain", "items", (None, None)), ("delta_kl", "prompts", (None,))):
+        probe, spec = build_probe({"name": kind, "kind": kind, texts: language(30)})
+        *_, pilot = probe.plan(spec, env, ())
+        (ask,) = probe.plan(spec, env, ((*before, _strong(pilot)),))
+        assert {view.lam for view in ask.views} == {0.038}  # type: ignore[union-attr]
+        pilots.append(pilot)
+        draws.append((ask.items, ask.views, ask.max_tokens))  # type: ignore[union-attr]
+    assert pilots[0] == pilots[1]
+    assert draws[0] == draws[1]
+
+
+def _strong(pilot: Any) -> Scores:
+    """Return an answer to a pilot in which all adapters alike have changed everything."""
+    n = len(pilot.items)
+    kl = np.full((len(pilot.views), n), 3.0)
+    return Scores(pilot.items, pilot.views, np.arange(n + 1), {"kl": kl}, np.zeros(n))
 
 
 def test_harm_to_the_controls_does_not_make_a_target_pass(ran: Run, language: Language) -> None:

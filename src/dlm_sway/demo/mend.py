@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from dlm_sway.backends.quiet import quiet_peft
 from dlm_sway.demo.noise import ALL_LINEAR
 from dlm_sway.demo.train import Recipe, train_lora
 
@@ -35,7 +36,8 @@ def mended_base(base: Path, out: Path, *, plain: Sequence[str]) -> Path:
     adapter = train_lora(base, out.with_name(f"{out.name}.adapter"), texts=plain, recipe=MEND)
     part = out.with_name(f"{out.name}.part")
     model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32, use_safetensors=True)
-    PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().save_pretrained(str(part))
+    with quiet_peft():
+        PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().save_pretrained(str(part))
     AutoTokenizer.from_pretrained(str(base)).save_pretrained(str(part))
     part.rename(out)
     shutil.rmtree(adapter)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from dlm_sway.engine.ask import Ask, Scores
 from dlm_sway.engine.budget import view_tokens_a_pass
 from dlm_sway.engine.cache import BASE_LOGPROB, ResultCache
 from dlm_sway.engine.memory import fits, give_back
+from dlm_sway.engine.overlaps import Overlaps, Table
 from dlm_sway.engine.pack import Chunk, Key, Need, heads, pack, pack_rows
 from dlm_sway.engine.reduce import reduce_block
 from dlm_sway.engine.rows import Row, right_padded, rows_of
@@ -33,8 +33,6 @@ from dlm_sway.engine.trace import CACHED, TraceWriter
 from dlm_sway.engine.widths import padded, rows_for
 
 _ROWS_ASKED = 64  # rows that a server is asked for before their results are kept
-
-_Table: TypeAlias = list[list[tuple[Row, ...]]]
 
 
 class Engine:
@@ -72,6 +70,7 @@ class Engine:
         self._results = ResultCache(backend, store, reuse=reuse)
         self._askers: dict[Key, dict[str, None]] = {}
         self._heads: dict[Key, int] = {}
+        self._overlaps = Overlaps()
 
     @property
     def path(self) -> str:
@@ -120,13 +119,13 @@ class Engine:
             BadInputError: an item holds nothing to score.
             CannotRunError: the model gave a number that is not finite, or ran out of memory on a single row.
         """
-        table = [[rows_of(item, ask, self.backend.codec) for item in ask.items] for ask in asks]
+        wanted = [[rows_of(item, ask, self.backend.codec) for item in ask.items] for ask in asks]
         try:
             with self.opened() as source:
-                table = self._behind_heads(asks, table, source)
+                table = self._behind_heads(asks, self._overlaps.joined(asks, wanted), source)
                 self._recall(asks, table, askers)
                 self._work(source, self._missing(asks, table))
-            return [self._collect(ask, rows) for ask, rows in zip(asks, table, strict=True)]
+            return [self._collect(*parts) for parts in zip(asks, table, wanted, strict=True)]
         finally:
             self._results.forget()
 
@@ -137,7 +136,7 @@ class Engine:
             self._source = self._source or open_source(self.backend)
             yield self._source
 
-    def _behind_heads(self, asks: Sequence[Ask], table: _Table, source: Source) -> _Table:
+    def _behind_heads(self, asks: Sequence[Ask], table: Table, source: Source) -> Table:
         """Decide what rows share, from all that is asked and before a cache is looked at; what was decided stays."""
         needs: dict[Key, Need] = {}
         for ask, items in zip(asks, table, strict=True):
@@ -148,7 +147,7 @@ class Engine:
         self._heads |= heads(needs.values(), stacks=source.stacks, shares=lambda: source.continues)
         return [[tuple(replace(r, head=self._heads[r.key]) for r in rows) for rows in items] for items in table]
 
-    def _recall(self, asks: Sequence[Ask], table: _Table, askers: Sequence[str]) -> None:
+    def _recall(self, asks: Sequence[Ask], table: Table, askers: Sequence[str]) -> None:
         began = time.perf_counter()
         rows = [[r for item in items for r in item] for items in table]
         self._askers = defaultdict(dict)
@@ -162,7 +161,7 @@ class Engine:
             names = list(dict.fromkeys(askers))
             self._trace.add(seconds=time.perf_counter() - began, path=CACHED, hit=hit, probes=names)
 
-    def _missing(self, asks: Sequence[Ask], table: _Table) -> dict[Key, Need]:
+    def _missing(self, asks: Sequence[Ask], table: Table) -> dict[Key, Need]:
         needs: dict[Key, Need] = {}
         for ask, items in zip(asks, table, strict=True):
             for row in (r for rows in items for r in rows):
@@ -260,17 +259,22 @@ class Engine:
         if self._trace:
             self._trace.add(seconds=seconds, tokens=tokens, path=self.path, **parts)
 
-    def _collect(self, ask: Ask, items: list[tuple[Row, ...]]) -> Scores:
-        rows = [r for item in items for r in item]
-        sizes = [sum(r.n_scored for r in item) for item in items]
+    def _collect(self, ask: Ask, items: list[tuple[Row, ...]], wanted: list[tuple[Row, ...]]) -> Scores:
+        # A row may have been read from an earlier place on than this ask wants.
+        rows = [_part(r, w) for read, want in zip(items, wanted, strict=True) for r, w in zip(read, want, strict=True)]
+        sizes = [sum(r.n_scored for r in item) for item in wanted]
         offsets = np.cumsum([0, *sizes]).astype(np.int64)
-        base = np.concatenate([self._results.get(r, BASE, BASE_LOGPROB) for r in rows]).astype(np.float64)
+        base = np.concatenate([self._results.get(r, BASE, BASE_LOGPROB)[part] for r, part in rows]).astype(np.float64)
         values: dict[str, npt.NDArray[np.float64]] = {}
         for name in sorted(ask.reducers):
-            grid = [np.concatenate([self._results.get(r, v, name) for r in rows]) for v in ask.views]
+            grid = [np.concatenate([self._results.get(r, v, name)[part] for r, part in rows]) for v in ask.views]
             values[name] = np.asarray(grid, dtype=np.float64).reshape(len(ask.views), int(offsets[-1]))
             _require_finite(values[name], name, ask)
         return Scores(ask.items, ask.views, offsets, values, base)
+
+
+def _part(read: Row, wanted: Row) -> tuple[Row, slice]:
+    return read, slice(read.n_scored - wanted.n_scored, None)
 
 
 def _require_finite(values: npt.NDArray[np.float64], name: str, ask: Ask) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
 from dlm_sway.core.views import FINETUNED, View
 from dlm_sway.data.prompts import GENERAL_PROMPTS
-from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
+from dlm_sway.engine.ask import Ask, Position, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.claims import (
     Measured,
@@ -24,15 +24,12 @@ from dlm_sway.probes.claims import (
     standing,
     too_few_draws,
 )
-from dlm_sway.probes.inputs import Items, clusters, subset
+from dlm_sway.probes.inputs import Items, clusters
+from dlm_sway.probes.unsaturated import CUT, lam_star, pilot_ask, seen_by_nulls
 from dlm_sway.stats.paired import Estimate, gain
 from dlm_sway.stats.power import draws_needed
 
 FLOOR_MULTIPLE = 10.0
-PILOT_LAM = 0.25
-PILOT_TOKENS = 48
-CUT = 32  # tokens of an item that nulls see: more items beat longer ones
-TARGET_KL = 0.07  # nat; the middle of the 0.05-0.1 where a divergence still grows with the square of the scale
 
 
 class DeltaKLSpec(ProbeSpec):
@@ -50,7 +47,7 @@ class DeltaKLSpec(ProbeSpec):
     prompts: Items = ()
     position: Literal["all", "last"] = "all"
     divergence: Literal["kl", "js", "tv"] = "kl"
-    null_tokens: int = Field(default=256, ge=16)
+    null_tokens: int = Field(default=192, ge=16)
     min_ratio: float = Field(default=1.2, gt=1)
 
 
@@ -77,8 +74,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
             plain = _ask(spec, env, items, (FINETUNED,), cut=None)
             if env.null_refusal:
                 return (plain,)
-            some = subset(items, tokens=PILOT_TOKENS, cut=CUT, rng=env.rng(spec.name, "pilot"))
-            return plain, _ask(spec, env, some, env.adapter_and_nulls(PILOT_LAM), cut=CUT)
+            return plain, pilot_ask(items, env, position=_position(spec))
         if len(seen) > 1 or env.null_refusal:
             return ()
         return (null_ask(spec, env, env.adapter_and_nulls(lam_star(seen[0][1]))),)
@@ -148,8 +144,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
 
 def null_ask(spec: DeltaKLSpec, env: Env, views: tuple[View, ...]) -> Ask:
     """Return what nulls are asked: the part of the texts that each of them sees."""
-    some = subset(_items(spec), tokens=spec.null_tokens, cut=CUT, rng=env.rng(spec.name, "nulls"))
-    return _ask(spec, env, some, views, cut=CUT)
+    return _ask(spec, env, seen_by_nulls(_items(spec), env, tokens=spec.null_tokens), views, cut=CUT)
 
 
 def _measured(spec: DeltaKLSpec, plain: Scores) -> Measured:
@@ -172,25 +167,17 @@ def statistic(scores: Scores, divergence: Reducer) -> npt.NDArray[np.float64]:
     return average
 
 
-def lam_star(pilot: Scores) -> float:
-    """Return the scale <= 1 at which the median KL of adapter and nulls together is about 0.07 nat, by KL ~ lam^2.
-
-    The adapter enters as one of m + 1, like any null, so choosing the scale by it leaves the ranks exchangeable.
-    """
-    median = float(np.median(pilot.per_token("kl")))
-    if not np.isfinite(median) or median <= 0:
-        return 1.0
-    return float(min(1.0, round(PILOT_LAM * (TARGET_KL / median) ** 0.5, 3) or 0.001))
-
-
 def _items(spec: DeltaKLSpec) -> tuple[TextItem, ...]:
     return spec.prompts or tuple(TextItem("", p, str(i), f"prompt {i + 1}") for i, p in enumerate(GENERAL_PROMPTS))
 
 
 def _ask(spec: DeltaKLSpec, env: Env, items: tuple[TextItem, ...], views: tuple[View, ...], *, cut: int | None) -> Ask:
     reducers: frozenset[Reducer] = frozenset({"kl", spec.divergence})
-    position: Literal["last", "completion"] = "last" if spec.position == "last" else "completion"
-    return Ask(items, views, reducers, position, env.format, max_tokens=cut)
+    return Ask(items, views, reducers, _position(spec), env.format, max_tokens=cut)
+
+
+def _position(spec: DeltaKLSpec) -> Position:
+    return "last" if spec.position == "last" else "completion"
 
 
 def _applied(effect: Estimate, floor: float) -> Question:

@@ -33,14 +33,14 @@ class ExternalPerplexitySpec(ProbeSpec):
         passages: control texts, their `stratum` the register; the shipped corpus when none are given.
         margin: the largest loss that counts as no harm, nat per token.
         max_tokens: read at most so many tokens of a passage, its first ones.
-        null_tokens: about how many tokens each null sees, for the figure shown beside.
+        null_tokens: about how many tokens each null sees, for the figure shown beside; 0 for no such figure.
     """
 
     kind: Literal["external_perplexity"] = "external_perplexity"
     passages: Items = ()
     margin: float = Field(default=0.05, gt=0)
     max_tokens: int = Field(default=128, ge=16)
-    null_tokens: int = Field(default=96, ge=16)
+    null_tokens: int = Field(default=96, ge=0)
 
 
 @register("external_perplexity")
@@ -67,7 +67,7 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
             return ()
         begin = ends[len(seen) - 1] if seen else 0
         asks = [Ask(passages[begin : ends[len(seen)]], (FINETUNED,), _GAIN, format="raw", max_tokens=spec.max_tokens)]
-        if not seen and not env.null_refusal:
+        if not seen and spec.null_tokens and not env.null_refusal:
             some = subset(passages, tokens=spec.null_tokens, cut=NULL_CUT, rng=env.rng(spec.name, "nulls"))
             asks.append(Ask(some, env.adapter_and_nulls(), _GAIN, format="raw", max_tokens=NULL_CUT))
         return tuple(asks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -17,12 +18,12 @@ from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.claims import extremes
-from dlm_sway.probes.delta_kl import PILOT_LAM, PILOT_TOKENS, lam_star
 from dlm_sway.probes.inputs import Items, clusters, subset
+from dlm_sway.probes.unsaturated import CUT as NULL_CUT
+from dlm_sway.probes.unsaturated import lam_star, pilot_ask, seen_by_nulls
 from dlm_sway.stats.ranks import rank_test
 from dlm_sway.stats.shares import Share, share
 
-NULL_CUT: Final = 32
 CUT: Final = 96
 MOST: Final = 0.9
 """Share of the gain that, in under a quarter of the rank, makes the rest of it idle."""
@@ -167,9 +168,7 @@ def _asks(spec: RankProfileSpec, env: Env) -> dict[str, Ask]:
         reducers: frozenset[Reducer] = frozenset({"gain"})
         asks["target"] = Ask(some, views, reducers, format=env.format, max_tokens=CUT)
     if not env.null_refusal and _multipliers(spec, env):
-        few = subset(_prompts(spec), tokens=PILOT_TOKENS, cut=NULL_CUT, rng=env.rng(spec.name, "pilot"))
-        at = (View(lam=PILOT_LAM), *rotations(seed=env.seed, n_draws=spec.runs, lam=PILOT_LAM))
-        asks["pilot"] = Ask(few, at, frozenset({"kl"}), format=env.format, max_tokens=NULL_CUT)
+        asks["pilot"] = pilot_ask(_prompts(spec), replace(env, n_draws=spec.runs))
     return asks
 
 
@@ -182,7 +181,7 @@ def _prompts(spec: RankProfileSpec) -> tuple[TextItem, ...]:
 
 
 def _null_ask(spec: RankProfileSpec, env: Env, lam: float) -> Ask:
-    some = subset(_prompts(spec), tokens=spec.null_tokens, cut=NULL_CUT, rng=env.rng(spec.name, "nulls"))
+    some = seen_by_nulls(_prompts(spec), env, tokens=spec.null_tokens)
     nulls = [
         view
         for m in _multipliers(spec, env)

@@ -26,12 +26,12 @@ from dlm_sway.probes.claims import (
     too_few_draws,
 )
 from dlm_sway.probes.controls import matched_controls
-from dlm_sway.probes.inputs import Items, clusters, require_unseen, subset
+from dlm_sway.probes.inputs import Items, clusters, require_unseen
+from dlm_sway.probes.unsaturated import CUT, lam_star, pilot_ask, seen_by_nulls
 from dlm_sway.stats.paired import Estimate, gain, gain_difference
 from dlm_sway.stats.power import clusters_for_bound, draws_needed
 from dlm_sway.stats.standardise import ExpectedGain, expected_gain
 
-CUT = 32
 FEWEST = 5  # an exact sign-flip test of fewer clusters cannot reach 5 %
 _GAIN: frozenset[Reducer] = frozenset({"gain"})
 
@@ -65,8 +65,10 @@ class TargetGain(Probe[TargetGainSpec]):
     """Did the fine-tune move toward your data, and does it generalise?
 
     Asks: is your text more probable after the fine-tune, more so than other text of the same form?
-    Null: rotation (N1) at scale 1 for the direction; resampling of items (by cluster) for the interval.
-    Statistic: gain in log-prob per token, sum(l_ft - l_base) / sum(tokens), on target, held-out and control texts.
+    Null: rotation (N1) for the direction, at the scale lam* <= 1 where nulls have not broken the model (`delta_kl`);
+        resampling of items (by cluster) for the interval.
+    Statistic: gain in log-prob per token at scale 1, sum(l_ft - l_base) / sum(tokens), on target, held-out and control
+        texts.
         The difference to the controls is taken at equal difficulty: any change moves tokens that the base finds
         improbable more, so the controls' gain is regressed on the base's log-prob (analysis of covariance).
     Passes when: the gain and its difference to the controls are both >= 0.05 nat/token with lower bounds > 0, and the
@@ -78,26 +80,25 @@ class TargetGain(Probe[TargetGainSpec]):
     spec_type: ClassVar[type[ProbeSpec]] = TargetGainSpec
 
     def plan(self, spec: TargetGainSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
-        """One round: all texts under the fine-tune, subsets of target and held-out under the nulls."""
-        if seen:
+        """Round 1: all texts under the fine-tune, and a pilot of all draws. Round 2: all draws at lam*."""
+        if not seen:
+            real = [Ask(items, (FINETUNED,), _GAIN, format=env.format) for items in _sets(spec, env).values()]
+            return tuple(real) if env.null_refusal else (*real, pilot_ask(spec.items, env))
+        if len(seen) > 1 or env.null_refusal:
             return ()
-        real = (FINETUNED,)
-        asks = [Ask(items, real, _GAIN, format=env.format) for items in _sets(spec, env).values()]
-        if not env.null_refusal:
-            views = env.adapter_and_nulls()
-            asks += [null_ask(spec, env, views, name) for name in _null_sets(spec)]
-        return tuple(asks)
+        views = env.adapter_and_nulls(lam_star(seen[0][-1]))
+        return tuple(null_ask(spec, env, views, name) for name in _null_sets(spec))
 
     def measure(self, spec: TargetGainSpec, env: Env, seen: Seen) -> Found:
         """Gains with intervals, differences to the controls, and the null tests."""
-        answers = seen[0]
-        sets = dict(zip(_sets(spec, env), answers, strict=False))
-        under_nulls = dict(zip(_null_sets(spec), answers[len(sets) :], strict=False))
+        sets = dict(zip(_sets(spec, env), seen[0], strict=False))
+        under_nulls = {} if env.null_refusal else dict(zip(_null_sets(spec), seen[1], strict=True))
         tests = tuple(
             NullTest(name, float(s.per_token("gain")[0]), s.per_token("gain")[1:], "linear")
             for name, s in under_nulls.items()
         )
-        return Found(tests, {"sets": sets, "under_nulls": under_nulls})
+        lam = None if env.null_refusal else lam_star(seen[0][-1])
+        return Found(tests, {"sets": sets, "lam": lam})
 
     def judge(self, spec: TargetGainSpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
         """Two claims: on_target, and generalises when there is held-out data."""
@@ -119,7 +120,7 @@ class TargetGain(Probe[TargetGainSpec]):
         main = evidence["on_target"]
         evidence |= {"null_draws": (main["null"] or {}).get("null_draws", [])}
         evidence |= {"statistic": (main["null"] or {}).get("statistic")}
-        evidence |= {"minimum": dict.fromkeys(claims, spec.min_gain)}
+        evidence |= {"minimum": dict.fromkeys(claims, spec.min_gain), "lam_star": found.data["lam"]}
         return result_of(spec, claims, headline="on_target", score=_score(claims), evidence=evidence)
 
 
@@ -144,7 +145,7 @@ def _null_sets(spec: TargetGainSpec) -> dict[str, tuple[TextItem, ...]]:
 def null_ask(spec: TargetGainSpec, env: Env, views: tuple[View, ...], name: str = "on_target") -> Ask:
     """Return what nulls are asked about one set of texts: the part of it that each of them sees."""
     items = _null_sets(spec)[name]
-    some = subset(items, tokens=spec.null_tokens, cut=CUT, rng=env.rng(spec.name, "nulls", name))
+    some = seen_by_nulls(items, env, tokens=spec.null_tokens)
     return Ask(some, views, _GAIN, format=env.format, max_tokens=CUT)
 
 

@@ -29,9 +29,12 @@ _LOGGER: Final = logging.getLogger(__name__)
 
 QUICK_DRAWS: Final = 19
 QUICK_TOKENS: Final = 128
+NULL_TOKENS: Final = 192  # the same for all probes, so that one pass answers them
 SPANS: Final = 80  # one look; 59 decide where nothing is recited
-SWEEP: Final = {"lambdas": (0.25, 0.5, 0.75, 1.0), "text_tokens": 400, "control_tokens": 800}
-QUICK_CONTROL: Final = {"max_tokens": 64, "null_tokens": 48}
+SWEEP: Final = {"lambdas": (0.25, 0.5, 0.75, 1.0), "text_tokens": 320, "control_tokens": 480}
+# More passages say more than longer ones; in a suite they are read on.
+CONTROL: Final = {"max_tokens": 64, "null_tokens": 48}
+QUICK_CONTROL: Final = CONTROL | {"null_tokens": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Request:
         pairs: the probes that answer the questions.
         n_draws: number of rotation nulls.
         seed: of the nulls and of all resampling.
-        quick: whether nulls see fewer tokens, and no more than the beginning of each control passage is read.
+        quick: whether there are fewer nulls, which see fewer tokens, and nothing is looked for beyond the questions.
         batch_tokens: view-tokens a chunk, or None for the engine's own.
     """
 
@@ -130,12 +133,12 @@ def _require_apart(data: Path | None, held_out: Path | None) -> None:
 
 
 def _pairs(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...], *, quick: bool) -> Pairs:
-    tokens: dict[str, Any] = {"null_tokens": QUICK_TOKENS} if quick else {}
+    tokens: dict[str, Any] = {"null_tokens": QUICK_TOKENS if quick else NULL_TOKENS}
     pairs: Pairs = ((DeltaKL(), DeltaKLSpec.model_validate({"name": "delta_kl", "prompts": items, **tokens})),)
     if items:
         spec = {"name": "target_gain", "items": items, "held_out": unseen, **tokens}
         pairs = (*pairs, (TargetGain(), TargetGainSpec.model_validate(spec)))
-    control = {"name": "external_perplexity", **(QUICK_CONTROL if quick else {})}
+    control = {"name": "external_perplexity", **(QUICK_CONTROL if quick else CONTROL)}
     pairs = (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec.model_validate(control)))
     return pairs if quick or not items else (*pairs, *_findings(items, unseen))
 
