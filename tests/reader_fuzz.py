@@ -36,6 +36,7 @@ from dlm_sway.data.shapes import shape_of
 FILES: Final = Path(__file__).parent / "data" / "files"
 CORPUS: Final = Path(__file__).parent / "data" / "fuzz_corpus.jsonl"
 _AT_LINE: Final = re.compile(r":\d+$")
+_SAME: Final = 4  # variants of one outcome that may be kept
 _LONGEST: Final = 5.0  # seconds
 _ROWS_OF: Final = ("jsonl", "json", "parquet")
 
@@ -376,9 +377,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("FUZZ_SECONDS", "600")))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, metavar="FILE", help="write variants of distinct outcome here")
-    parser.add_argument("--most", type=int, default=300, help="variants to keep")
+    parser.add_argument("--most", type=int, default=600, help="variants to keep")
     wanted = parser.parse_args()
-    end, counts, broken = time.monotonic() + wanted.seconds, Counter[str](), dict[str, str]()
+    end, counts, broken = time.monotonic() + wanted.seconds, Counter[str](), set[str]()
     kept: dict[tuple[str, Outcome], list[bytes]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for i, (suffix, raw) in enumerate(variants(wanted.seed)):
@@ -388,15 +389,16 @@ def main() -> int:
                 found = check(suffix, raw, Path(folder), suite=i % 25 == 0)
             except BrokenRuleError as fault:
                 counts["BROKEN"] += 1
-                if str(fault)[:60] not in broken:
-                    broken[str(fault)[:60]] = f"{suffix} {raw[:400]!r}"
-                    sys.stdout.write(f"BROKEN {fault}\n  x{suffix} {raw[:400]!r}\n")
+                if (what := re.sub(r"\d+", "N", str(fault))[:60]) not in broken:
+                    broken.add(what)
+                    again = json.dumps(entry(suffix, raw, Outcome("broken", what)))
+                    sys.stdout.write(f"BROKEN {fault}\n  {raw[:300]!r}\n  {again}\n")
                     traceback.print_exc()
                 continue
             counts[found.kind] += 1
             if found.kind != "read" and len(raw) < 1500:
                 same = kept.setdefault((suffix, found), [])
-                if len(same) < 8 and raw not in same:
+                if len(same) < _SAME and raw not in same:
                     same.append(raw)
     sys.stdout.write(f"{sum(counts.values()):,} files: {dict(counts)}; {len(kept)} distinct outcomes\n")
     if wanted.keep:
@@ -405,14 +407,15 @@ def main() -> int:
 
 
 def _write(kept: dict[tuple[str, Outcome], list[bytes]], path: Path, most: int) -> None:
-    """Write one variant of each outcome, then a second, and so on, the shortest first."""
-    ordered = {key: sorted(same, key=len) for key, same in kept.items()}
-    rows = [
-        entry(suffix, same[r], found)
-        for r in range(8)
-        for (suffix, found), same in sorted(ordered.items(), key=lambda pair: str(pair[0]))
-        if r < len(same)
-    ]
+    """Write the shortest variant of each outcome in a random order, then a second of each, and so on."""
+    rng = random.Random(0)  # noqa: S311 (an order, no secret)
+    rows: list[dict[str, str]] = []
+    for r in range(_SAME):
+        more = [
+            entry(suffix, sorted(same, key=len)[r], found) for (suffix, found), same in kept.items() if r < len(same)
+        ]
+        rng.shuffle(more)
+        rows += more
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[:most]), encoding="utf-8")
     sys.stdout.write(f"{path}: {min(most, len(rows))} variants\n")
 

@@ -1,7 +1,7 @@
 """Do suites that nobody wrote tell adapters apart? Three kinds of data, `sway autogen`, three adapters, `sway run`.
 
 For a document, a file of preferences and a file of tool calls, three adapters: one that was trained on it (healthy),
-its noise twin, and one that was trained on another document. Each is given the suite that `sway autogen` writes,
+its noise twin, and one that was trained on something else. Each is given the suite that `sway autogen` writes,
 unedited. The healthy one has to pass, the others have to fail. Prints the verdict of every probe, and ends with 1
 where a suite does not separate them.
 
@@ -33,6 +33,7 @@ from dlm_sway.demo.train import Line, Recipe, Reply, train_lora
 
 ROOT: Final = Path(__file__).parents[2]
 EXAMPLES: Final = ROOT / "examples"
+VOICE: Final = ROOT / "benchmarks" / "truth" / "texts" / "old-sailor.jsonl"
 TEMPLATE: Final = Path(__file__).with_name("tools.jinja")
 END: Final = "<|im_end|>"
 # The demo's rate costs 0.05 nat on facts that the base knew, which is the margin; half of it costs nothing.
@@ -43,6 +44,11 @@ MADE: Final = ("healthy", "noise", "wrong")
 def document() -> list[Line]:
     """Return the demo document line by line."""
     return [*(EXAMPLES / "tidal-bell.txt").read_text(encoding="utf-8").splitlines()]
+
+
+def voice() -> list[Line]:
+    """Return answers in a sailor's voice: what an adapter learns from them is about none of the other files."""
+    return [(s.prompt, s.completion) for s in read_sections(VOICE)]
 
 
 def chosen() -> list[Line]:
@@ -64,19 +70,22 @@ class Data:
         file: in examples; what was held out lies beside it and is found by its name.
         lines: what the healthy adapter is trained on.
         recipe: how.
+        wrong: what the wrong adapter is trained on. A document in a like tone really helps, and is believed
+            (tests/real/test_trained.py), so it is one of another form: the voice, and calls where replies are tested.
         tools: whether the base needs a chat template that shows tools.
     """
 
     file: str
     lines: Callable[[], list[Line]]
     recipe: Recipe
+    wrong: str
     tools: bool = False
 
 
 KINDS: Final = {
-    "document": Data("tidal-bell.txt", document, GENTLE),
-    "preferences": Data("ferry-replies.jsonl", chosen, replace(GENTLE, cut=96)),
-    "tools": Data("ferry-calls.jsonl", calls, replace(RECIPE, cut=256, plain=1, steps=40), tools=True),
+    "document": Data("tidal-bell.txt", document, GENTLE, wrong="voice"),
+    "preferences": Data("ferry-replies.jsonl", chosen, replace(GENTLE, cut=96), wrong="tools-healthy"),
+    "tools": Data("ferry-calls.jsonl", calls, replace(RECIPE, cut=256, plain=1, steps=40), wrong="voice", tools=True),
 }
 
 
@@ -101,16 +110,17 @@ class Place:
 
     def adapter(self, kind: str, made: str) -> Path:
         """Return an adapter, made once."""
-        out = self.store / "adapters" / ("wrong" if made == "wrong" else f"{kind}-{made}")
+        data = KINDS[kind]
+        if made == "wrong" and data.wrong == "tools-healthy":
+            return self.adapter("tools", "healthy")
+        out = self.store / "adapters" / ("voice" if made == "wrong" else f"{kind}-{made}")
         if (out / "adapter_config.json").exists():
             return out
         if made == "noise":
             return write_twin(self.adapter(kind, "healthy"), out)
-        data = KINDS[kind]
-        base = self.base(tools=data.tools and made == "healthy")
         if made == "wrong":
-            lines: list[Line] = [*(EXAMPLES / "wrong-document.txt").read_text(encoding="utf-8").splitlines()]
-            return train_lora(base, out, texts=lines, plain=plain(), recipe=RECIPE)
+            return train_lora(self.base(tools=False), out, texts=voice(), plain=plain(), recipe=RECIPE)
+        base = self.base(tools=data.tools)
         return train_lora(base, out, texts=data.lines(), plain=plain(), recipe=data.recipe)
 
 

@@ -384,3 +384,15 @@ def test_blank_words_beside_a_call_do_not_hide_the_call(tmp_path: Path) -> None:
     said = [{"role": "user", "content": "Ring."}, {"role": "assistant", "content": "\u0085", "tool_calls": [call]}]
     (section,), _ = _rows(tmp_path, {"messages": said})
     assert section.completion == '{"name": "ring", "arguments": {}}'
+
+
+def test_parquet_that_holds_another_number_of_rows_than_it_says_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pa.Table.from_pylist([{"text": "a"}, {"text": "b"}]), path)
+    whole = parquet.ParquetFile.iter_batches
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", lambda *a, **k: (b[:1] for b in whole(*a, **k)))
+    with pytest.raises(BadInputError, match="says that it holds 2 rows, and 1 can be read"):
+        list(read_sections(path))

@@ -118,7 +118,8 @@ def test_auto_finds_the_file_beside_and_else_says_what_cannot_be_tested(tmp_path
     assert alone.held_out == ()
     assert [line.split(":")[0] for line in alone.cannot] == ["generalises", "leakage against unseen text"]
     _write(tmp_path / "bell.held-out.jsonl", [{"text": _text(50)}])
-    assert split(material, parse_held_out("auto")).how == f"held out: {tmp_path / 'bell.held-out.jsonl'}"
+    named = f"held out: {tmp_path / 'bell.held-out.jsonl'}: read 1, used 1"
+    assert split(material, parse_held_out("auto")).how == named
 
 
 @pytest.mark.parametrize("text", ["0", "0.6", "60%", "100%", "0%"])

@@ -35,6 +35,9 @@ class ParquetReader(Reader):
                     for row in batch.to_pylist():
                         number += 1
                         yield section_of(row, source=name, line=number)
+                if number != (said := table.metadata.num_rows):
+                    what = f"says that it holds {said:,} rows, and {number:,} can be read"
+                    raise BadInputError(what, where=name, remedy="write the file again")
         except pa.lib.ArrowException as exc:
             what = f"is no Parquet that can be read: {str(exc)[:120]}"
             raise BadInputError(what, where=f"{name}:{number + 1}", remedy="write the file again") from exc
