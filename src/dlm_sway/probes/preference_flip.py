@@ -83,7 +83,7 @@ class PreferenceFlip(Probe[PreferenceFlipSpec]):
         more probable.
     Passes when: the mean change is >= 0.2 nat with a lower bound > 0 and exceeds the nulls (p <= alpha after maxT), and
         flips to the rejected answer do not surely outnumber those to the chosen one. 50 prompts find a change of twice
-        the minimum 3 times in 5 where changes spread by 1 nat, 100 nearly always.
+        the minimum 2 times in 3 where changes spread by 1 nat, 100 do 9 times in 10.
     Costs: one pass of all answers for base and fine-tune (a prompt is read once for both), and (n_draws + 2) views of
         about 500 tokens.
     """
