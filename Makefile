@@ -7,12 +7,10 @@ BIN := .venv/bin
 # What tests, the linter and the type checker see: everything but vLLM.
 EVERY := hf,embed,style,report,data,api,mlx,trackers,dev
 FUZZ_SECONDS ?= 600
-# Stamps of what is installed; dev includes hf.
+VLLM ?= vllm
+# Stamps of what is installed: what the demo needs (pictures too), and all of it.
 HF := .venv/.installed-hf
 DEV := .venv/.installed-dev
-# What looks for barriers on the page; fetched, never kept in the repository.
-AXE := .tools/axe/package/axe.min.js
-VLLM ?= vllm
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
@@ -43,10 +41,10 @@ test-slow: $(DEV) ## Run the tests that take minutes, one at a time
 	model=$$($(BIN)/python -m dlm_sway.demo.model) && \
 	SWAY_TEST_MODEL="$$model" HF_HUB_OFFLINE=1 $(PYTEST) -m slow
 
-test-browser: $(DEV) $(AXE) ## Look at the HTML report with a real browser: no errors, no requests, no barriers
+test-browser: $(DEV) ## Look at the HTML report with a real browser: no errors, no requests, no barriers
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 	  echo 'the browser is missing; on Debian: apt-get install chromium chromium-driver' >&2; exit 1; }
-	SWAY_AXE=$(AXE) $(PYTEST) -m browser
+	$(PYTEST) -m browser
 
 fuzz: $(DEV) ## Damage users' files for FUZZ_SECONDS (600): each ends in an error with its place or a counted skip
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/reader_fuzz.py
@@ -91,15 +89,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv --clear .venv
 
 $(HF): pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e '.[hf]'
+	$(INSTALL) -e '.[hf,report]'
 	touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[$(EVERY)]'
 	touch $(HF) $@
-
-$(AXE):
-	@command -v npm >/dev/null || { echo 'npm is missing; on Debian: apt-get install npm' >&2; exit 1; }
-	mkdir -p .tools/axe
-	cd .tools/axe && npm pack --silent axe-core@4.11.4 && tar xzf axe-core-4.11.4.tgz
-	touch $@

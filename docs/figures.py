@@ -13,7 +13,7 @@ _PLACE: Final = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- /figures -->)",
 _RATIOS: Final = {
     "stacked_vs_prompt_loop": "25 views of 32 prompts in stacked passes, against one prompt and one view at a time",
     "stacked_vs_view_loop": "the same, against one batched pass a view",
-    "suite_ratio": "eight probes with 39 draws, over the same with 3 draws in a loop over probes and prompts",
+    "suite_ratio": "eight probes with 39 draws in shared passes, over the same with 3 draws in a loop over prompts",
     "batch_vs_loop": "`next_token_dist_batch` of 32 prompts, against a loop",
     "onednn_vs_mkl": "fp32 products through oneDNN, against MKL on this AMD processor",
     "multi_rank_ratio": "nulls of three ranks, over nulls of one",

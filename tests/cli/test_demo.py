@@ -21,6 +21,7 @@ def _demo(trained: CheckResult, twin: CheckResult) -> tuple[Callable[..., Any], 
 
     def run_demo(out: Path, **options: Any) -> SimpleNamespace:
         calls.append({"out": out, **options})
+        out.mkdir(parents=True, exist_ok=True)
         folders = {"model_dir": out / "m", "adapter_dir": out / "my adapter", "twin_dir": out / "t"}
         return SimpleNamespace(trained=trained, twin=twin, **folders)
 
@@ -43,6 +44,17 @@ def test_the_demo_holds_when_the_trained_passes_and_the_twin_fails(
     assert text.splitlines()[0].split("  ")[1].startswith("trained: ")
     assert ("sway tells them apart" in text) is (code == 0)
     assert f"sway inspect '{out / 'my adapter'}'" in text
+
+
+def test_the_picture_is_written_and_named_at_the_end(
+    tmp_path: Path, stand_in: StandIn, result: Result, capsys: Capture
+) -> None:
+    stand_in("dlm_sway.demo.run", run_demo=_demo(result(), result("fail"))[0])
+    assert run(["demo", "--out", str(tmp_path), "--quiet"]) == 0
+    assert f"The picture: {tmp_path / 'report.html'}" in capsys.readouterr().out.splitlines()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [f'href="{name}.html"' in page for name in ("trained", "noise-twin")] == [True, True]
+    assert all((tmp_path / f"{name}.html").is_file() for name in ("trained", "noise-twin"))
 
 
 def test_a_twin_that_fails_something_else_is_not_told_apart(tmp_path: Path, stand_in: StandIn, result: Result) -> None:

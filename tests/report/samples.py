@@ -9,7 +9,9 @@ from typing import Any, Final
 from dlm_sway.chain.result import ChainResult, Finding, Link
 from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
 from dlm_sway.report.document import Result
+from dlm_sway.report.html.pair import to_pair_html
 from dlm_sway.report.read import load_result
+from dlm_sway.suite.result import CheckResult
 
 FOLDER: Final = Path(__file__).with_name("samples")
 SNAPSHOTS: Final = Path(__file__).with_name("snapshots")
@@ -23,6 +25,18 @@ HOSTILE: Final = (
 def stored(kind: str, version: int = 1) -> Result:
     """Return a stored result, `check`, `suite` or `chain`."""
     return load_result(FOLDER / f"{kind}-v{version}.json")
+
+
+def pair(*, name: str = "noise twin") -> str:
+    """Return the page of a check beside one of an adapter that did not learn."""
+    trained = load_result(FOLDER / "check-v1.json")
+    assert isinstance(trained, CheckResult)
+    learned = trained.questions["learned"].model_copy(update={"verdict": Verdict.FAIL, "effect": 1.02, "p": 0.45})
+    twin = trained.model_copy(
+        update={"verdict": Verdict.FAIL, "questions": {**trained.questions, "learned": learned}, "probes": ()}
+    )
+    links = (("the trained one", "trained.html"),)
+    return to_pair_html(("trained", trained), (name, twin), title="Two adapters", opening="One learned.", links=links)
 
 
 def hostile() -> SuiteResult:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from dlm_sway.cli.options import JsonPath, Quiet, Seed, ready_to_write
 from dlm_sway.core.errors import BadInputError, ExitCode
+
+_TITLE: Final = "One of these two adapters learned something"
+_OPENING: Final = (
+    "Same base, same layers, same size of change. One was trained on a short document; its twin has random weights in "
+    "the place of what was learned. Both move the model, and both would look busy by size alone."
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +35,7 @@ def demo(
 ) -> None:
     """Train a small adapter, make a twin of random weights, check both and show them side by side.
 
+    DIR/report.html has the picture of it, DIR/trained.html and DIR/noise-twin.html all about each.
     Ends with 0 when the trained adapter passes and the twin has not learned, else 1.
     The first run downloads a model of 135 million parameters.
     """
@@ -43,7 +50,10 @@ def demo(
     with show_progress(quiet=quiet) as progress:
         result = run_demo(out, seed=seed, progress=progress)
     told_apart = _told_apart(result)
-    deliver(json_path, lambda: _document(result), lambda: _show(result, stdout_console(), told_apart=told_apart))
+    report = _write_pages(result, out)
+    deliver(
+        json_path, lambda: _document(result), lambda: _show(result, report, stdout_console(), told_apart=told_apart)
+    )
     raise typer.Exit(int(ExitCode.PASS if told_apart else ExitCode.FAIL))
 
 
@@ -68,7 +78,22 @@ def _document(result: DemoResult) -> str:
     return dumps({"schema_version": SCHEMA_VERSION, "trained": trained, "twin": twin})
 
 
-def _show(result: DemoResult, console: Console, *, told_apart: bool) -> None:
+def _write_pages(result: DemoResult, out: Path) -> Path:
+    """Write a page about each and one that sets them side by side; return the path of that one."""
+    from dlm_sway.core.files import write_atomic
+    from dlm_sway.report.html.pair import to_pair_html
+    from dlm_sway.report.write import write_report
+
+    trained, twin = ("trained", result.trained), ("noise twin", result.twin)
+    for name, found in (("trained", result.trained), ("noise-twin", result.twin)):
+        write_report(found, out / f"{name}.html", "html")
+    links = (("the trained one", "trained.html"), ("its twin", "noise-twin.html"))
+    report = out / "report.html"
+    write_atomic(report, to_pair_html(trained, twin, title=_TITLE, opening=_OPENING, links=links))
+    return report
+
+
+def _show(result: DemoResult, report: Path, console: Console, *, told_apart: bool) -> None:
     from dlm_sway.report.compare_terminal import print_comparison
 
     print_comparison(("trained", result.trained), ("noise twin", result.twin), console)
@@ -79,6 +104,8 @@ def _show(result: DemoResult, console: Console, *, told_apart: bool) -> None:
         else "sway did not tell them apart here, which this demo expects it to; please report it with --json.",
         soft_wrap=True,
     )
+    console.print()
+    console.print(f"The picture: {report}", soft_wrap=True)
     console.print("Next: look inside, or check an adapter of your own", soft_wrap=True)
     for command in (f"sway inspect {shlex.quote(str(result.adapter_dir))}", "sway check ADAPTER --data FILE"):
         console.print(f"  {command}", soft_wrap=True)

@@ -26,14 +26,20 @@ _MODULES: Final = 24
 _SIGNIFICANT: Final = 0.05
 
 
-def effect_chart(effect: Effect, palette: Palette = LIGHT) -> Any:
-    """Return the effect with its interval above its null draws, and what it had to reach."""
+def effect_chart(effect: Effect, palette: Palette = LIGHT, *, beside: Sequence[Effect] = ()) -> Any:
+    """Return the effect with its interval above its null draws, and what it had to reach.
+
+    Args:
+        effect: what is drawn.
+        palette: its colours.
+        beside: effects whose pictures are read together with this one: the axis has room for all of them.
+    """
     alt = _altair()
     null = effect.null
-    dots, depth = _stacked(effect) if null else ([], 0)
+    dots, depth = _stacked(effect, beside) if null else ([], 0)
     height = _LANE + (depth * _DOT + _DOT if null else 0)
     dots = [dot | {"y": height + dot["y"]} for dot in dots]  # piles stand on the axis
-    scale = _scale(alt, effect)
+    scale = _scale(alt, (effect, *beside))
     x = alt.X("x:Q", title=effect.unit or None, scale=scale, axis=alt.Axis(tickCount=5, domain=False, labelFlush=False))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[0, height], range=[0, height], nice=False))
     layers = [*_goal(alt, effect, palette, height=height, scale=scale)]
@@ -150,12 +156,13 @@ def _altair() -> Any:
     return alt
 
 
-def _stacked(effect: Effect) -> tuple[list[dict[str, Any]], int]:
+def _stacked(effect: Effect, beside: Sequence[Effect]) -> tuple[list[dict[str, Any]], int]:
     """Return a dot a draw, those near each other on top of each other, and the height of the highest pile."""
     null = effect.null
     if null is None:
         return [], 0
-    low, high = min(*null.draws, 0.0, effect.estimate), max(*null.draws, 0.0, effect.estimate)
+    reach = [0.0, *(v for e in (effect, *beside) for v in (e.estimate, *(e.null.draws if e.null else ())))]
+    low, high = min(reach), max(reach)
     bins = max(WIDTH / _DOT, 1)
     piles: Counter[int] = Counter()
     dots: list[dict[str, Any]] = []
@@ -176,8 +183,8 @@ def _reach(effect: Effect) -> list[float]:
     return [*ends, *bars, *(effect.null.draws if effect.null else ())]
 
 
-def _scale(alt: Any, effect: Effect) -> Any:
-    values = _reach(effect)
+def _scale(alt: Any, effects: Sequence[Effect]) -> Any:
+    values = [value for effect in effects for value in _reach(effect)]
     low, high = min(values), max(values)
     if low > 0 and high / low > _LOG_FROM:
         return alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False)

@@ -236,7 +236,7 @@ def _headline(result: ProbeResult, claims: Mapping[str, Question]) -> tuple[str,
 def _of_questions(result: CheckResult, probes: Sequence[ProbeView]) -> tuple[Claim, ...]:
     owner = {claim.row.key: claim.probe for view in probes for claim in view.claims}
     claims: list[Claim] = []
-    for key, answer in result.questions.items():
+    for key, answer in {**result.questions, **result.findings}.items():
         place = owner.get(key)
         probe = None if place is None else result.probes[place]
         evidence = Evidence() if place is None else probes[place].evidence

@@ -69,13 +69,20 @@ class Studio:
         return self.drawn[key]
 
 
-def claim_figure(claim: Claim, studio: Studio) -> Figure | None:
-    """Return the picture of a claim's effect; None when there is nothing to compare the effect with."""
+def claim_figure(claim: Claim, studio: Studio, *, beside: tuple[Effect, ...] = ()) -> Figure | None:
+    """Return the picture of a claim's effect; None when there is nothing to compare the effect with.
+
+    Args:
+        claim: what is drawn.
+        studio: who draws.
+        beside: effects of the same unit whose pictures stand beside it, so that all have one axis.
+    """
     effect = claim.effect
     if effect is None or (effect.low is None and effect.high is None and effect.bar is None and effect.null is None):
         return None
     caption = _effect_caption(claim, effect)
-    svg = studio.picture(effect, lambda: charts.effect_chart(effect, TOKENS), label=f"{claim.row.question}: {caption}")
+    label = f"{claim.row.question}: {caption}"
+    svg = studio.picture((effect, beside), lambda: charts.effect_chart(effect, TOKENS, beside=beside), label=label)
     return Figure(claim.row.question, caption, svg, _effect_table(effect))
 
 

@@ -79,7 +79,6 @@ def _rendered(document: Document, limits: _Limits, studio: Studio) -> str:
     chain = chain_figure(document.links, studio) if document.links else None
     claims = [_claim(claim, studio, limits) for claim in document.claims[: limits.claims]]
     probes = [_probe(view, studio, limits) for view in document.probes[: limits.probes]]
-    style, script = _resource("style.css"), _resource("script.js")
     text: str = (
         environment()
         .get_template("page.html.jinja")
@@ -93,9 +92,7 @@ def _rendered(document: Document, limits: _Limits, studio: Studio) -> str:
             more_claims=max(len(document.claims) - limits.claims, 0),
             more_probes=max(len(document.probes) - limits.probes, 0),
             missing=studio.missing,
-            style=style,
-            script=script,
-            policy=_policy(style, script),
+            **page_parts(),
         )
     )
     return text if text.endswith("\n") else f"{text}\n"
@@ -129,6 +126,12 @@ def _cut(table: Table, limits: _Limits) -> Table:
 
 def _short(cell: Cell, width: int) -> Cell:
     return shorten(cell, width) if isinstance(cell, str) else cell
+
+
+def page_parts() -> dict[str, str]:
+    """Return the one style sheet and the one script of every page, and the policy that allows no others."""
+    style, script = _resource("style.css"), _resource("script.js")
+    return {"style": style, "script": script, "policy": _policy(style, script)}
 
 
 def _policy(style: str, script: str) -> str:
