@@ -208,7 +208,7 @@ class VllmBackend(Scaled[ApiView], Nulled[ApiView]):
 def _tokenizer_and_config(spec: ModelSpec) -> tuple[Any, Any]:
     from transformers import AutoConfig
 
-    from dlm_sway.backends.hf_load import load_tokenizer
+    from dlm_sway.backends.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(spec)
     try:
