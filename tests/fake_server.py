@@ -71,7 +71,7 @@ class FakeServer(ThreadingHTTPServer):
         """Return the scale that a request asks for: by LoRA, else by the model's name."""
         if body.get("lora"):
             return float(body["lora"][0]["scale"])
-        return {"tuned": 1.0, "strong": 4.0}.get(str(body.get("model")), 0.0)
+        return {"tuned": 1.0, "strong": 12.0}.get(str(body.get("model")), 0.0)
 
     def entry(self, last: int, lam: float, token: int, k: int) -> dict[str, Any]:
         """Return the log-probs of `token` after `last` with the top k."""

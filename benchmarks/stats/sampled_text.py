@@ -16,7 +16,7 @@ from dlm_sway.probes.claims import at_least
 from dlm_sway.stats.mmd import two_sample
 from dlm_sway.stats.paired import gain
 
-VOCAB, LENGTH, RUNS, MINIMUM = 64, 16, 200, 0.01
+VOCAB, LENGTH, RUNS, MINIMUM = 64, 16, 200, 0.003
 Array = np.ndarray
 
 
@@ -58,7 +58,7 @@ def once(n_prompts: int, samples: int, size: float, run: int) -> tuple[Verdict, 
     found = two_sample(texts(world.base, samples, rng), texts(moved, samples, rng), n_permutations=999, rng=rng)
     effect = gain(found.per_prompt, np.ones(n_prompts, dtype=np.int64), rng=rng)
     verdict = at_least(effect, MINIMUM)
-    if verdict is Verdict.PASS and found.p > 0.05:
+    if (verdict is Verdict.PASS and found.p > 0.05) or (verdict is Verdict.FAIL and found.p <= 0.05):
         verdict = Verdict.INCONCLUSIVE
     return verdict, found.p, effect.estimate, world.kl()
 

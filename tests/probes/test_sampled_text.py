@@ -66,10 +66,18 @@ def test_a_planted_difference_passes_with_its_size() -> None:
 
 @pytest.mark.planted_fault
 def test_the_same_model_twice_does_not_pass() -> None:
-    result = judged(letters)
+    assert judged(lambda *a: letters(*a, run=1)).verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE)
+    result = judged(lambda *a: letters(*a, run=1), min_shift=0.02)
     assert result.verdict is Verdict.FAIL
     assert "writes as the base does" in result.message
     assert result.score == 0.0
+
+
+def test_a_trace_of_a_difference_is_neither_passed_nor_called_none() -> None:
+    result = judged(lambda *a: letters(*a, shift=0.7), min_shift=0.5)
+    assert result.evidence["p"] <= 0.05
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "writes otherwise, but surely by less than 0.5" in result.message
 
 
 def test_the_same_model_twice_seldom_passes() -> None:

@@ -47,7 +47,7 @@ class SampledTextSpec(ProbeSpec):
     max_new_tokens: int = Field(default=16, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    min_shift: float = Field(default=0.01, gt=0)
+    min_shift: float = Field(default=0.003, gt=0)
 
     @field_validator("prompts")
     @classmethod
@@ -65,9 +65,9 @@ class SampledText(Probe[SampledTextSpec]):
     Statistic: unbiased MMD^2 with a Hamming kernel, fixed in advance: by how much more two texts of one model agree,
         token by token, than a text of each; mean over prompts. It estimates the mean over positions of
         ||p - q||^2, p and q the two models' distributions of the token there. Interval over prompts.
-    Passes when: p <= alpha, the distance is at least 0.01, and its lower bound is over zero. Fails when the whole
-        interval is under 0.01. `learned` is always skipped: no null adapter writes here. A model that writes one and
-        the same text at every draw is not judged: draws that do not vary are no draws.
+    Passes when: p <= alpha, the distance is at least 0.003, and its lower bound is over zero. Fails when the whole
+        interval is under 0.003 and p > alpha. `learned` is always skipped: no null adapter writes here. A model that
+        writes one and the same text at every draw is not judged: draws that do not vary are no draws.
     Costs: 16 texts of at most 16 tokens a prompt from each model.
     """
 
