@@ -123,5 +123,5 @@ def test_a_model_whose_numbers_are_none_is_an_error_with_the_way_out(tmp_path: P
         next(whole.model.parameters()).fill_(float("nan"))
     config = AdapterConfig(peft_type="LORA", r=4, lora_alpha=8)
     taken = take_reference(backend_of("llama", "qv"), [TextItem("", TEXTS[0], "a", "a")], config, max_tokens=20)
-    with pytest.raises(CannotRunError, match="no numbers|not finite"):
+    with pytest.raises(CannotRunError, match=r"no numbers|not finite"):
         observe(whole, taken)
