@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.chain.made import FAULTS, TARGETS, Made, answers, broken, found, make
+from tests import gguf_models
+from tests.chain.made import FAULTS, TARGETS, Made, answers, broken, found, make, retied
 from tests.gguf_models import save_gguf, serving
 from tests.models import CHAT
 
@@ -91,6 +92,19 @@ def test_an_adapter_applied_twice_is_named(made: Made) -> None:
         link, named = broken(made.walk(endpoint=url))
     assert (link.name, named.step) == ("served", "behaviour")
     assert named.cause in ("another scale", "other weights")
+
+
+def test_a_gguf_without_the_head_is_named(made: Made) -> None:
+    link, named = broken(made.walk(gguf=save_gguf(retied(made), made.folder / "r.gguf", template=CHAT)))
+    assert (link.name, named.step, named.cause) == ("gguf", "static", "re-tied head")
+
+
+def test_a_gguf_with_other_names_is_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    name_of = gguf_models._gguf_name
+    monkeypatch.setattr(gguf_models, "_gguf_name", lambda *given: name_of(*given).replace("attn_q", "attn_query"))
+    link, named = broken(made.walk(gguf=save_gguf(made.merged(), made.folder / "n.gguf", template=CHAT)))
+    assert (link.name, named.step, named.cause) == ("gguf", "static", "renamed keys")
+    assert "q_proj" in named.message
 
 
 def test_a_gguf_with_another_template_is_named(made: Made) -> None:

@@ -18,10 +18,10 @@ from dlm_sway.chain.margins import FLOOR_TIMES, bits_of, margin_of
 from dlm_sway.chain.metadata import GgufReads, judge_metadata
 from dlm_sway.chain.reference import Observed, observe
 from dlm_sway.chain.result import Finding, Step
-from dlm_sway.chain.static import DROWNED, ENOUGH, NOT_APPLIED, OTHER_WEIGHTS, RENAMED, RETIED, judge_fit
+from dlm_sway.chain.static import DROWNED, ENOUGH, NOT_APPLIED, OTHER_WEIGHTS, RENAMED, judge_fit, retied
 from dlm_sway.chain.stop import judge_stop
 from dlm_sway.chain.tokens import HFReads, ServerReads, compare_tokens
-from dlm_sway.chain.weights import GgufWeights, SafetensorsWeights, fit_merged, predicted_survival
+from dlm_sway.chain.weights import HEAD, GgufWeights, SafetensorsWeights, fit_merged, predicted_survival
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Verdict
 
@@ -168,11 +168,9 @@ class MergedLink(_Compared):
         if isinstance(lora, str):
             message = f"its weights are not compared with the adapter's: {lora}"
             return Finding(step="static", verdict=Verdict.SKIP, message=message)
-        tied = weights.files.tied and "lm_head.weight" not in weights.names()
+        tied = weights.files.tied and HEAD not in weights.names()
         if tied and (not base.files.tied or "lm_head" in lora):
-            message = "its head is the embedding again, so what the head had of its own is lost"
-            remedy = "set tie_word_embeddings to false in the config before saving, and save both tensors"
-            return Finding(step="static", verdict=Verdict.FAIL, cause=RETIED, message=message, remedy=remedy)
+            return retied()
         return judge_fit(fit_merged(base, weights, lora), self.given.config)
 
 
@@ -209,6 +207,8 @@ class GgufLink(_Compared):
             self.bits = weights.bits()
         if isinstance(lora, str):
             return Finding(step="static", verdict=Verdict.SKIP, message=f"its weights are not compared: {lora}")
+        if HEAD not in weights.names() and not self.given.weights.files.tied:
+            return retied()
         found = judge_fit(fit_merged(self.given.weights, weights, lora), self.given.config)
         self.drowned = found.cause == DROWNED
         return found

@@ -30,6 +30,13 @@ def judge_fit(fit: Fit, config: AdapterConfig) -> Finding:
     return _untouched(fit) or _rounding(fit) or _scale(fit, config)
 
 
+def retied() -> Finding:
+    """Return what is said of a model that has its embedding for a head where the base or the adapter has another."""
+    message = "its head is the embedding again, so what the head had of its own is lost"
+    remedy = "set tie_word_embeddings to false in the config before saving or converting, and save both tensors"
+    return Finding(step="static", verdict=Verdict.FAIL, cause=RETIED, message=message, remedy=remedy)
+
+
 def _untouched(fit: Fit) -> Finding | None:
     """Return what is wrong beside the adapted modules, or None."""
     evidence = _evidence(fit)
@@ -37,7 +44,7 @@ def _untouched(fit: Fit) -> Finding | None:
         return _failed(
             RENAMED,
             f"{len(fit.missing)} of the base's parameters are missing under their names, such as {fit.missing[0]}",
-            "save the merged model with save_pretrained of the class that loaded the base",
+            "save the merged model with save_pretrained of the class that loaded the base, and convert that",
             fit,
             evidence,
         )

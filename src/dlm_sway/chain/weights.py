@@ -31,6 +31,7 @@ _NF4: Final = np.array(
     dtype=np.float32,
 )
 _BLOCK: Final = 64
+HEAD: Final = "lm_head.weight"
 
 
 _OTHER_NAMES: Final = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
@@ -89,6 +90,10 @@ class GgufWeights:
         found = [bits_of(str(t.tensor_type.name)) for t in self._tensors.values() if len(t.shape) > 1]
         known = [bits for bits in found if bits is not None]
         return min(known) if known and len(known) == len(found) else None
+
+    def expected(self) -> frozenset[str]:
+        """Return the names that a model of this architecture has; an untied head is looked for by itself."""
+        return frozenset(f"{module}.weight" for module in self._names.weights) - {HEAD}
 
     def names(self) -> frozenset[str]:
         """Return the names."""
@@ -241,9 +246,9 @@ def _deltas(base: SafetensorsWeights, lora: Lora) -> Iterable[tuple[str, Float32
 
 def _expected(base: SafetensorsWeights, merged: Weights) -> frozenset[str]:
     """Return what a merged model should hold; a GGUF is asked only for what it is known to name."""
-    if isinstance(merged, SafetensorsWeights):
-        return base.names() - ({"lm_head.weight"} if base.files.tied else set())
-    return frozenset()
+    if isinstance(merged, GgufWeights):
+        return merged.expected() & base.names()
+    return base.names() - ({HEAD} if base.files.tied else set())
 
 
 def _changed(base: SafetensorsWeights, merged: Weights, adapted: set[str]) -> dict[str, float]:
