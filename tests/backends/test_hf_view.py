@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.models import ARCHITECTURES, backend_of
 
-from dlm_sway.backends import windows
+from dlm_sway.backends import hf_view, windows
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.scoring import TokenDist
 
