@@ -161,8 +161,7 @@ def main(demo: Path, out: Path, base: str | None, only: tuple[str, ...] = tuple(
         result = run(suite, skip=skip, cache=out.with_name(f"{out.name}-cache")).model_dump(mode="json")
         for probe in result["probes"]:
             found[probe["kind"]][name] = record(probe)
-        seconds, score = round(result["timing"]["total_s"]), _short(result["score"])
-        how[name] = {"seconds": seconds, "band": result["band"], "score": score}
+        how[name] = {"band": result["band"], "score": _short(result["score"])}
         sys.stderr.write(f"{name}: {how[name]}\n")
         RECORD.parent.mkdir(exist_ok=True)
         RECORD.write_text(dumps({"how": how, "kinds": found}), encoding="utf-8")

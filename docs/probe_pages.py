@@ -96,13 +96,12 @@ def _how(record: Mapping[str, Any]) -> Iterator[str]:
         yield "No examples were recorded: `make examples` records them."
         return
     how = record["how"]
-    times = " and ".join(f"{how[a]['seconds']} s" for a in ("trained", "twin") if a in how)
+    bands = " and ".join(f"`{how[a]['band']}`" for a in ("trained", "twin") if a in how)
     yield (
         "The last two columns are what each said of the demo's trained adapter and of its noise twin, which has the "
         "same size and learned nothing (`-`: not asked). `make examples` runs "
-        "[this suite](../../examples/every-probe.yaml) on "
-        f"both ({times} on the machine of these figures, sway {how['version']}). Its samples are small, so that it "
-        "takes minutes; several answers are therefore inconclusive."
+        "[this suite](../../examples/every-probe.yaml) on both, with small samples so that it takes minutes; several "
+        f"answers are therefore inconclusive. Sway {how['version']} put them in the bands {bands}."
     )
 
 
