@@ -42,7 +42,7 @@ _SIMULATED: Final = {
     "rank_profile": ("probes-ablation.md", "Cuts"),
     "style_fingerprint": ("probes-gen.md", "Probes that generate"),
     "target_gain": ("simulations.md", "Gain of 0"),
-    "sampled_text": ("probes-gen.md", "Probes that generate"),
+    "sampled_text": ("sampled-text.md", "How often it errs"),
     "tool_use_fidelity": ("probes-gen.md", "Probes that generate"),
 }
 _NOTHING_DRAWN: Final = {"numeric_floor": "It measures and decides nothing, so there is no error rate to simulate."}

@@ -29,7 +29,7 @@ def _strict(text: str) -> Any:
 
 
 def test_a_healthy_adapter_passes_every_question(bench: Any, healthy: Options, language: Language) -> None:
-    data, held_out = bench.write("data.txt", language(12)), bench.write("held.txt", language(16, seed=1))
+    data, held_out = bench.write("data.txt", language(12)), bench.write("held.txt", language(24, seed=1))
     result = bench.check(healthy, data=data, held_out=held_out)
     assert tuple(result.questions) == QUESTIONS
     assert set(_verdicts(result).values()) == {"pass"}
