@@ -67,6 +67,7 @@ def test_the_defaults_leave_the_word_to_the_suite(spec: Path, ran: Calls) -> Non
     assert call.pop("suite").path == spec
     del call["progress"]
     assert call == {
+        "bases": None,
         "only": (),
         "skip": (),
         "limit": None,

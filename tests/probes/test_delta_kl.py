@@ -49,7 +49,7 @@ def test_a_noise_adapter_is_applied_and_not_learned(ran: Run, language: Language
     result = ran({"strength": strength, "adapter_seed": 1}, kind="delta_kl", prompts=language(12))
     assert _claim(result, "applied").verdict is Verdict.PASS
     assert (_claim(result, "learned").verdict, result.score) == (Verdict.FAIL, 0.0)
-    assert "indistinguishable from random directions of the same size (rank " in result.message
+    assert "does no more than random weights of its size (rank " in result.message
     assert 0.7 < result.raw < 1.3
 
 
@@ -167,7 +167,7 @@ def test_without_a_null_only_the_floor_is_asked(ran: Run, language: Language) ->
     result = _learn(ran, language(6), {"refusal": "tensor x has no rule"})
     assert _claim(result, "applied").verdict is Verdict.PASS
     assert _claim(result, "learned").verdict is Verdict.SKIP
-    assert "no rotation null for this adapter: tensor x has no rule" in result.message
+    assert "no null for this kind of adapter: tensor x has no rule" in result.message
     assert (result.score, result.raw) == (None, None)
     assert "null_draws" not in result.evidence
 

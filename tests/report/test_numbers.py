@@ -80,3 +80,11 @@ def test_a_figure_is_always_a_number_near_the_value(value: float, signed: bool) 
     text = figure(value, signed=signed)
     assert float(text.replace(",", "")) == pytest.approx(value, rel=0.051)
     assert not text.startswith(("-0.000000", "+0.000000"))
+
+
+def test_a_share_is_shown_in_per_cent_with_its_interval() -> None:
+    assert effect(0.0, "of spans", like=(-0.0406, 0.0406)) == "0.0% of spans"
+    assert interval((-0.0406, 0.0406), unit="of spans", like=(0.0,)) == "[-4.1%, 4.1%]"
+    assert effect(-0.007, "of facts", like=(-0.02, 0.006)) == "-0.7% of facts"
+    assert interval((-math.inf, 0.004), unit="of facts") == "at most 0.40%"
+    assert effect(0.5, "off") == "0.500 off"

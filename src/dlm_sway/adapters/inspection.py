@@ -145,7 +145,9 @@ class Inspection(BaseModel):
     @property
     def summary(self) -> str:
         """One sentence: what was found, and the worst of it."""
-        modules = f"{self.facts.n_tensors} tensors on {len(self.modules)} modules"
+        modules = f"{self.facts.n_tensors} tensors"
+        if self.modules:
+            modules += f" on {len(self.modules)} modules"
         reasons = [fault for fault in self.faults if fault.severity != "info"] or list(
             self.faults if self.not_done else ()
         )

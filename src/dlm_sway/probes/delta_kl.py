@@ -133,7 +133,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
         self, spec: DeltaKLSpec, env: Env, found: Found, p: Mapping[str, float], applied: Question
     ) -> tuple[Question, dict[str, Any]]:
         if env.null_refusal:
-            message = f"no rotation null for this adapter: {env.null_refusal}; its effect is calibrated by N0 only"
+            message = f"cannot be asked, since sway has no null for this kind of adapter: {env.null_refusal}"
             return Question(verdict=Verdict.SKIP, message=message), {}
         test = found.tests[0]
         evidence = null_evidence(test, p["learned"]) | {
@@ -202,14 +202,15 @@ def _position(spec: DeltaKLSpec) -> Position:
 def _applied(effect: Estimate, floor: float) -> Question:
     multiple = effect.estimate / floor if floor > 0 else np.inf
     ok = effect.estimate > FLOOR_MULTIPLE * floor
-    times = f"{multiple:,.0f} x" if np.isfinite(multiple) else "far above"
+    # A floor of exact sums gives a number of twelve digits that says no more.
+    times = f"{multiple:,.0f}" if multiple < 1e6 else "over a million"  # noqa: PLR2004
     return Question(
         verdict=Verdict.PASS if ok else Verdict.FAIL,
         effect=effect.estimate,
         unit="nat/token",
         interval=interval_of(effect),
         null=f"numeric floor (N0), must exceed {FLOOR_MULTIPLE:.0f} x {floor:.1e}",
-        message=f"moves the next-token distribution by {effect.estimate:.3g} nat/token, {times} the numeric floor"
+        message=f"moves the next-token distribution by {effect.estimate:.3g} nat/token, {times} times the rounding"
         if ok
         else "the fine-tune gives the base's numbers: the adapter has no effect; check that it was trained and saved",
     )
@@ -226,9 +227,9 @@ def _verdict(evidence: Mapping[str, Any], spec: DeltaKLSpec, env: Env, applied: 
             Verdict.INCONCLUSIVE,
             "what the nulls see of the texts shows no change at all; give other --data",
         )
-    place = f"{standing(evidence)}, {ratio:.2f}x the median unstructured change of the same size"
+    place = f"{standing(evidence)}, {ratio:.2f}x the median of random weights of its size"
     if p > env.alpha:
-        return Verdict.FAIL, f"indistinguishable from random directions of the same size ({place}); was it trained?"
+        return Verdict.FAIL, f"does no more than random weights of its size ({place}); was it trained?"
     if ratio < spec.min_ratio:
         return Verdict.INCONCLUSIVE, f"beyond every random direction, but barely ({place}; minimum {spec.min_ratio}x)"
     return Verdict.PASS, f"a learned direction, not an arbitrary one ({place})"

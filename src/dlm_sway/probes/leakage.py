@@ -257,13 +257,13 @@ class _Recital:
         head = f"no span of {SHORTEST} tokens or more"
         if excess is not None and self.trained.after is not None and self.trained.before is not None:
             head = (
-                f"{self.trained.after:.1%} of {n} spans come out word for word in {self.spec.tries} tries "
-                f"(from the base {self.trained.before:.1%})"
+                f"{self.trained.after:.1%} of {n} spans come out word for word within {self.spec.tries} tries, "
+                f"{self.trained.before:.1%} from the base"
             )
         return Question(
             verdict=verdict,
             effect=excess,
-            unit="of spans beyond the base's",
+            unit="of spans recited beyond the base",
             interval=(self.excess.low, self.excess.high) if n else None,
             null=f"limit {self.spec.limit:.0%}",
             message=f"{head}: {why}{self._halved()}",
@@ -319,7 +319,7 @@ class _Recital:
             items=spans.items,
             total=change,
             weight=np.ones(len(change), dtype=np.int64),
-            unit="of spans beyond the base's",
+            unit="of spans recited beyond the base",
             better="higher" if wanted else "lower",
             minimum=self.spec.limit,
             row=lambda i: {"text": spans.row(i)["text"][:80]},

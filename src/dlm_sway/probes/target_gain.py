@@ -190,6 +190,7 @@ class _Part:
         """Return the verdict on this set."""
         verdict, why = self._verdict(null)
         g = self.gain
+        lead = f"{self.contrast.estimate:+.3f} more than on other text as hard"
         return Question(
             verdict=verdict,
             effect=g.estimate,
@@ -197,8 +198,7 @@ class _Part:
             interval=interval_of(g),
             p=g.p if null is None else null["p_adjusted"],
             null=self.env.null_name if null else "sign flip of paired gains (N5)",
-            message=f"gain {g.estimate:+.3f} {self.env.unit.name}, {self.contrast.estimate:+.3f} beyond text as hard: "
-            f"{why}",
+            message=f"gain {g.estimate:+.3f} {self.env.unit.name}, {lead}: {why}",
         )
 
     def evidence(self) -> dict[str, Any]:

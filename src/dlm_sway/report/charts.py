@@ -40,7 +40,9 @@ def effect_chart(effect: Effect, palette: Palette = LIGHT, *, beside: Sequence[E
     height = _LANE + (depth * _DOT + _DOT if null else 0)
     dots = [dot | {"y": height + dot["y"]} for dot in dots]  # piles stand on the axis
     scale = _scale(alt, (effect, *beside))
-    x = alt.X("x:Q", title=effect.unit or None, scale=scale, axis=alt.Axis(tickCount=5, domain=False, labelFlush=False))
+    share = {"format": "~%"} if numbers.is_share(effect.unit) else {}
+    axis = alt.Axis(tickCount=5, domain=False, labelFlush=False, **share)
+    x = alt.X("x:Q", title=effect.unit or None, scale=scale, axis=axis)
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[0, height], range=[0, height], nice=False))
     layers = [*_goal(alt, effect, palette, height=height, scale=scale)]
     if dots:

@@ -103,7 +103,7 @@ def row_of(key: str, question: Question, *, title: str | None = None) -> Row:
         question=label(key) if title is None else title,
         verdict=question.verdict,
         effect=numbers.effect(question.effect, unit, like=ends, signed=signed),
-        interval=numbers.interval(question.interval, like=estimate, signed=signed),
+        interval=numbers.interval(question.interval, unit=unit, like=estimate, signed=signed),
         p=numbers.p_value(question.p),
         null=clean(question.null or ""),
         message=clean(question.message),
