@@ -81,7 +81,6 @@ def test_the_defaults_leave_the_word_to_the_suite(spec: Path, ran: Calls) -> Non
         "cache": results_dir(),
         "reuse": False,
         "trace": None,
-        "bases": None,
         "allow_custom": False,
     }
 
