@@ -139,7 +139,7 @@ def examined(kind: str, made: str, place: Place, budget: str) -> dict[str, Any]:
     began = time.perf_counter()
     write = ["autogen", str(EXAMPLES / data.file), "--adapter", str(adapter), "--base", base, "--budget", budget]
     said = sway(*write, "-o", str(suite), "--force")
-    ran = sway("run", str(suite), "--json", str(found), "--quiet", "--dtype", "fp32")
+    ran = sway("run", str(suite), "--json", str(found), "--quiet", "--dtype", "fp32", "--resume")
     (folder / "said.txt").write_text(said.stdout + ran.stdout + ran.stderr, encoding="utf-8")
     if said.returncode or not found.exists():
         raise SystemExit(said.stderr + ran.stderr)
