@@ -34,7 +34,6 @@ from dlm_sway.cli.run import prepared, ran, suite_words
 
 _RESULT: Final = ".json"
 
-
 Threshold: TypeAlias = Annotated[
     float | None,
     typer.Option(
@@ -87,12 +86,12 @@ def gate(
     from dlm_sway.cli.deliver import deliver_reports
     from dlm_sway.cli.gate_lines import print_gate
     from dlm_sway.suite.gate import gate as judge
-    from dlm_sway.suite.read import read_any
+    from dlm_sway.suite.read import read_suite
     from dlm_sway.suite.settings import read_weights
 
     wanted = places(json=json_path, markdown=markdown, html=html, junit=junit)
     if spec.suffix.lower() == _RESULT:
-        result = read_any(spec)
+        result = read_suite(spec)
     else:
         suite, settings = prepared(spec, **said)
         result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
