@@ -257,3 +257,12 @@ def test_ctrl_c_leaves_a_journal_and_says_what_is_kept(
     assert not out.exists()
     assert run(["run", str(spec), "--json", str(out), "--resume"]) == 130
     assert ", 12 of 40 view-tokens\n" in capsys.readouterr().err
+
+
+def test_a_gate_takes_no_result_of_a_check_whose_verdict_rests_on_more_than_probes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "check.json"
+    path.write_text('{"questions": {}, "probes": []}')
+    assert run(["gate", str(path)]) == 2
+    assert "is the result of a check, not of a suite" in capsys.readouterr().err

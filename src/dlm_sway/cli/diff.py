@@ -24,6 +24,7 @@ from dlm_sway.cli.options import (
     option,
     ready_to_write,
 )
+from dlm_sway.cli.run import prepared, ran, suite_words
 
 
 def diff(
@@ -51,25 +52,14 @@ def diff(
     both. What earlier runs scored of either adapter is used, so comparing
     many with one costs that one only once.
     """
+    said = suite_words(locals())
+
     from dlm_sway.backends.one_base import OneBase
-    from dlm_sway.cli.run import prepared, ran
     from dlm_sway.suite.compare import compare
     from dlm_sway.suite.other_adapter import with_adapter
 
     places = (ready_to_write(json_path), ready_to_write(markdown))
-    suite, settings = prepared(
-        spec,
-        only=only,
-        skip=skip,
-        limit=limit,
-        n_draws=n_draws,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        batch_tokens=batch_tokens,
-        weights=None,
-        reuse=True,
-    )
+    suite, settings = prepared(spec, **said, cache=True)
     suites = [with_adapter(suite, folder) for folder in (a, b)]
     with OneBase() as bases:
         results = [ran(each, settings, beside=None, resume=False, quiet=quiet, bases=bases) for each in suites]

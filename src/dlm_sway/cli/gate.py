@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
@@ -29,31 +29,30 @@ from dlm_sway.cli.options import (
     Weights,
     option,
     places,
-    ready_to_write,
 )
-
-if TYPE_CHECKING:
-    from dlm_sway.core.result import SuiteResult
+from dlm_sway.cli.run import prepared, ran, suite_words
 
 _RESULT: Final = ".json"
-_MAX_BYTES: Final = 256 * 2**20
+
+Threshold: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", min=0, max=1, envvar="SWAY_THRESHOLD", show_envvar=False, help="Lowest score; default 0.6."
+    ),
+]
+Coverage: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", min=0, max=1, envvar="SWAY_COVERAGE", show_envvar=False, help="Lowest share decided; 0.6."
+    ),
+]
 
 
 def gate(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A suite file, or the JSON that a run of one wrote.")],
     *,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X", min=0, max=1, envvar="SWAY_THRESHOLD", show_envvar=False, help="Lowest score; default 0.6."
-        ),
-    ] = None,
-    coverage: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X", min=0, max=1, envvar="SWAY_COVERAGE", show_envvar=False, help="Lowest share decided; 0.6."
-        ),
-    ] = None,
+    threshold: Threshold = None,
+    coverage: Coverage = None,
     strict: Annotated[bool, option("--strict", help="Close on inconclusive, too.")] = False,
     only: Only = [],  # noqa: B006 (typer copies it)
     skip: Skip = [],  # noqa: B006
@@ -81,63 +80,23 @@ def gate(
     little that was decided. Of a result, SPEC is the JSON file: its verdicts
     are judged again, and nothing is run. 1: failed, 3: an error, 4: undecided.
     """
+    said = suite_words(locals())
+
     from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver_reports
     from dlm_sway.cli.gate_lines import print_gate
-    from dlm_sway.cli.run import prepared, ran
     from dlm_sway.suite.gate import gate as judge
+    from dlm_sway.suite.read import read_suite
     from dlm_sway.suite.settings import read_weights
 
     wanted = places(json=json_path, markdown=markdown, html=html, junit=junit)
     if spec.suffix.lower() == _RESULT:
-        result = read_result(spec.expanduser())
+        result = read_suite(spec)
     else:
-        suite, settings = prepared(
-            spec,
-            only=only,
-            skip=skip,
-            limit=limit,
-            n_draws=n_draws,
-            fast=fast,
-            weights=weights,
-            device=device,
-            dtype=dtype,
-            seed=seed,
-            batch_tokens=batch_tokens,
-            trace=ready_to_write(trace),
-            reuse=cache or resume,
-            allow_custom=allow_custom,
-        )
+        suite, settings = prepared(spec, **said)
         result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
     found = judge(
         result, threshold=threshold, coverage_threshold=coverage, weights=read_weights(weights), strict=strict
     )
     deliver_reports(result, wanted, lambda: print_gate(found, stdout_console()))
     raise typer.Exit(int(found.exit_code))
-
-
-def read_result(path: Path) -> SuiteResult:
-    """Return the result of a suite that a run wrote as JSON.
-
-    Raises:
-        BadInputError: the file cannot be read, or is no such result.
-    """
-    from pydantic import ValidationError
-
-    from dlm_sway.core.errors import BadInputError
-    from dlm_sway.core.result import SuiteResult
-
-    remedy = "name a file that `sway run --json` wrote"
-    try:
-        with path.open("rb") as handle:
-            raw = handle.read(_MAX_BYTES + 1)
-    except OSError as e:
-        raise BadInputError(f"cannot be read: {e.strerror}", where=path, remedy=remedy) from None
-    if len(raw) > _MAX_BYTES:
-        raise BadInputError("is too large for a result", where=path, remedy=remedy)
-    try:
-        return SuiteResult.model_validate_json(raw)
-    except ValidationError as e:
-        first = e.errors()[0]
-        what = f"is no result of a suite: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise BadInputError(what, where=path, remedy=remedy) from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
     from dlm_sway.suite.spec import Suite
 
 
+_OF_SUITE: Final = (
+    *("only", "skip", "limit", "n_draws", "fast", "weights", "device", "dtype", "seed", "batch_tokens"),
+    *("cache", "resume", "trace", "allow_custom"),
+)
+
+
 def run(
     spec: SuiteFile,
     *,
@@ -76,26 +83,13 @@ def run(
     set by the environment: --only is SWAY_ONLY. A run that was stopped goes
     on with --resume; what it had scored is not scored again.
     """
+    said = suite_words(locals())
+
     from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver_reports
     from dlm_sway.report.suite_terminal import print_suite
 
-    suite, settings = prepared(
-        spec,
-        only=only,
-        skip=skip,
-        limit=limit,
-        n_draws=n_draws,
-        fast=fast,
-        weights=weights,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        batch_tokens=batch_tokens,
-        trace=ready_to_write(trace),
-        reuse=cache or resume,
-        allow_custom=allow_custom,
-    )
+    suite, settings = prepared(spec, **said)
     if dry_run:
         show_estimate(suite, settings)
         raise typer.Exit
@@ -105,10 +99,39 @@ def run(
     raise typer.Exit(exit_code(result))
 
 
+def suite_words(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `prepared` takes of a command's own arguments, which all commands of suites call the same.
+
+    Args:
+        said: `locals()` of the command, before it has others.
+    """
+    return {name: said[name] for name in _OF_SUITE if name in said}
+
+
 def prepared(
-    spec: Path, *, only: list[str], skip: list[str], weights: str | None, dtype: Dtype | None, **words: Any
+    spec: Path,
+    *,
+    only: list[str],
+    skip: list[str],
+    dtype: Dtype | None,
+    weights: str | None = None,
+    trace: Path | None = None,
+    cache: bool = False,
+    resume: bool = False,
+    **words: Any,
 ) -> tuple[Suite, Settings]:
     """Return the suite and how it is to be run, both found usable before torch is imported.
+
+    Args:
+        spec: the suite's file.
+        only: probes that run.
+        skip: probes that do not.
+        dtype: what to compute in.
+        weights: what a category counts in the score, as it was written.
+        trace: file that gets a JSON line a pass.
+        cache: whether what earlier runs left is used.
+        resume: likewise.
+        **words: further fields of `Settings`.
 
     Raises:
         BadInputError: what cannot be used, where, and how to mend it.
@@ -122,7 +145,9 @@ def prepared(
         skip=tuple(skip),
         weights=read_weights(weights),
         dtype=None if dtype is None else dtype.value,
+        trace=ready_to_write(trace),
         cache=results_dir(),
+        reuse=cache or resume,
         **words,
     )
     suite = load_spec(spec)

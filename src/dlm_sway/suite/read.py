@@ -28,6 +28,22 @@ def read_any(source: SuiteResult | CheckResult | Path | str) -> SuiteResult:
         return _of_check(source)
     path = Path(source).expanduser()
     raw = _document(path)
+    return _validated(raw, path)
+
+
+def read_suite(path: Path) -> SuiteResult:
+    """Return the result of a suite; that of a check is none, since its verdict rests on more than its probes.
+
+    Raises:
+        BadInputError: the file cannot be read, or is no such result.
+    """
+    raw = _document(path.expanduser())
+    if "questions" in raw:
+        raise BadInputError("is the result of a check, not of a suite", where=path, remedy="run `sway run SPEC --json`")
+    return _validated(raw, path)
+
+
+def _validated(raw: dict[str, Any], path: Path) -> SuiteResult:
     try:
         return _of_check(CheckResult.model_validate(raw)) if "questions" in raw else SuiteResult.model_validate(raw)
     except ValidationError as e:
