@@ -11,19 +11,16 @@ from tests.models import lora, open_backend, save_adapter
 
 from dlm_sway.backends.registry import open_backend as open_by_spec
 from dlm_sway.core.model import ModelSpec
-from dlm_sway.core.views import FINETUNED, View, rotations, scaled
+from dlm_sway.core.views import FINETUNED, rotations, scaled
 from dlm_sway.engine.ask import Ask, TextItem
 from dlm_sway.engine.run import Engine
 
 pytest.importorskip("mlx_lm", reason="the mlx backend is tested where mlx and mlx-lm are installed")
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
-TEXTS = (
-    "The river rises in the hills and runs west for sixty miles.",
-    "def area(radius):\n    return 3.14159 * radius ** 2\n",
-    "In 1911 the committee met twice, without result, and adjourned until the spring.",
-)
-VIEWS = (FINETUNED, scaled(0.5), scaled(1.25), *rotations(seed=7, n_draws=5), View("gaussian", seed=7))
+# Few tokens: on Linux the wheels of mlx multiply with the reference BLAS, a hundred times slower than PyTorch.
+TEXTS = ("The river rises in the hills and runs west for sixty miles.",)
+VIEWS = (FINETUNED, scaled(0.5), *rotations(seed=7, n_draws=2))
 
 
 def scores(backend: Any) -> Any:
