@@ -16,6 +16,7 @@ import torch
 from tests.models import base_of, byte_tokenizer, lora, open_backend, save_adapter
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from dlm_sway.backends.encoding import TextEncoder
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.integrations import live
 from dlm_sway.integrations.trainer_callback import sway_callback
@@ -104,7 +105,7 @@ def test_harm_beyond_the_margin_stops_the_training(tmp_path: Path) -> None:
     callback = sway_callback(TAUGHT, elsewhere=OTHER, max_overhead=None, stop_at_harm=0.0, say=lines.append)
     with pytest.MonkeyPatch.context() as patch:
         real = live.logprobs
-        patch.setattr(live, "logprobs", lambda m, t, *, base: [x - (not base) for x in real(m, t, base=base)])
+        patch.setattr(live, "logprobs", lambda m, t, *, base, **_: [x - (not base) for x in real(m, t, base=base)])
         trainer = _train(callback, tmp_path, rate=0.0)
     assert trainer.state.global_step == 2
     assert any("stopping, the harm is over 0 nat/token" in line for line in lines)
@@ -181,3 +182,26 @@ def test_words_that_make_no_sense_are_refused_before_the_training(words: dict[st
 
 def test_without_other_texts_it_reads_those_that_come_with_sway() -> None:
     assert len(sway_callback(TAUGHT)._texts["elsewhere"]) > 30
+
+
+def test_biases_that_are_trained_in_place_are_the_bases_own_again_while_it_is_read() -> None:
+    """PEFT trains them in the base itself, and switching the adapter off leaves them."""
+    base = AutoModelForCausalLM.from_pretrained(base_of("qwen2"), dtype=torch.float32)
+    model = peft.get_peft_model(base, lora("qwen2", bias="all"))
+    text = TextEncoder(byte_tokenizer(), max_length=64).encode_pair("", TAUGHT[0], format="raw")
+    originals = live.trained_in_place(model)
+    with live.undisturbed(model):
+        (before,) = live.logprobs(model, [text], base=True)
+        for parameter, _ in originals:
+            parameter.add_(0.5)
+        (left,) = live.logprobs(model, [text], base=True)
+        (after,) = live.logprobs(model, [text], base=True, originals=originals)
+        (tuned,) = live.logprobs(model, [text], base=False, originals=originals)
+    assert np.abs(left - before).max() > 1e-3
+    np.testing.assert_array_equal(after, before)
+    np.testing.assert_array_equal(tuned, left)
+    assert originals
+
+
+def test_what_peft_adds_is_not_the_bases_own() -> None:
+    assert live.trained_in_place(_model(modules_to_save=["lm_head"])) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dlm_sway.backends.base import Encoded
 
 F64 = npt.NDArray[np.float64]
+Originals: TypeAlias = Sequence[tuple[Any, Any]]
 
 
 def require_peft(model: Any) -> None:
@@ -51,17 +52,44 @@ def undisturbed(model: Any) -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002 (as above)
 
 
-def logprobs(model: Any, texts: Sequence[Encoded], *, base: bool) -> list[F64]:
+def trained_in_place(model: Any) -> Originals:
+    """Return the base's own parameters that are trained, such as those of `bias="all"`, with their values of now.
+
+    Switching the adapter off leaves them as they are, so a look at the base has to put these values back.
+    """
+    prefix = getattr(model.base_model, "prefix", None)
+    if prefix is None:  # prompt tuning and its kin train nothing of the base's
+        return []
+    added = (prefix, ".modules_to_save.")
+    found = [(n, p) for n, p in model.base_model.named_parameters() if p.requires_grad]
+    return [(p, p.detach().clone()) for n, p in found if not any(mark in n for mark in added)]
+
+
+@contextmanager
+def _at(originals: Originals) -> Iterator[None]:
+    kept = [(parameter, parameter.detach().clone()) for parameter, _ in originals]
+    try:
+        for parameter, value in originals:
+            parameter.data.copy_(value)
+        yield
+    finally:
+        for parameter, value in kept:
+            parameter.data.copy_(value)
+
+
+def logprobs(model: Any, texts: Sequence[Encoded], *, base: bool, originals: Originals = ()) -> list[F64]:
     """Return the log-prob of each scored token of each text, nats.
 
     Args:
         model: a PEFT model, inside `undisturbed`.
         texts: read one by one, so that memory stays what one short text needs.
         base: whether the adapter is switched off.
+        originals: what `trained_in_place` found before the training.
     """
     with ExitStack() as stack:
         if base:
             stack.enter_context(model.disable_adapter())
+            stack.enter_context(_at(originals))
         return [_of_rows(model, text, rows=1) for text in texts]
 
 

@@ -112,12 +112,15 @@ class _Looks:
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read the texts, and measure what numerics alone change."""
         from dlm_sway.backends.encoding import TextEncoder, context_window
-        from dlm_sway.integrations.live import numeric_floor, require_peft, undisturbed
+        from dlm_sway.integrations.live import numeric_floor, require_peft, trained_in_place, undisturbed
 
         del control
         model = kwargs["model"]
         require_peft(model)
         self._require_whole(args)
+        self._originals = trained_in_place(model)
+        gone = bool(self._originals) and state.global_step > 0
+        _require(not gone, "the base's own biases were trained before this", "begin anew, or run `sway check` later")
         if not state.is_world_process_zero:
             return
         tokenizer = self._tokenizer or kwargs.get("processing_class")
@@ -137,7 +140,8 @@ class _Looks:
         if watch is None:
             return
         with undisturbed(model):
-            seen = watch.look(state.global_step, lambda texts, *, base: logprobs(model, texts, base=base))
+            own = self._originals
+            seen = watch.look(state.global_step, lambda t, *, base: logprobs(model, t, base=base, originals=own))
         if seen is None:
             return
         self._say(seen.line())
