@@ -15,6 +15,7 @@ from tests.gguf_models import save_gguf, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dlm_sway.adapters.convert import convert
+from dlm_sway.backends.quiet import quiet_peft
 from dlm_sway.backends.registry import open_backend
 from dlm_sway.chain import given
 from dlm_sway.chain.result import ChainResult, Finding
@@ -48,7 +49,8 @@ class Parts:
 
 def merge(model: Path, adapter: Path, out: Path, dtype: torch.dtype = torch.float32) -> Path:
     base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-    PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(out)
+    with quiet_peft():
+        PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(out)
     AutoTokenizer.from_pretrained(model).save_pretrained(out)
     return out
 
@@ -103,9 +105,9 @@ def by_stack(parts: Parts, pairs: Any) -> dict[tuple[str, str], dict[str, Questi
         whole = {"finetuned": str(parts.merged[name])}
         found["two_model", name] = answers(ModelSpec(**same, kind="two_model", options=whole), pairs)
     for quant, file in parts.base.items():
-        with serving(file, parts.loras, n_ctx=256, n_threads=2) as url:
+        with serving(file, parts.loras, n_ctx=256) as url:
             for i, name in enumerate(parts.adapters):
-                options = {"url": url, "lora": i, "top_k": 40}
+                options = {"url": url, "lora": i, "top_k": 400}
                 found[quant, name] = answers(ModelSpec(base=str(parts.model), kind="api", options=options), pairs)
     for (stack, name), questions in found.items():
         print(stack, name, json.dumps({k: (str(q.verdict), q.effect) for k, q in questions.items()}))
@@ -115,15 +117,16 @@ def by_stack(parts: Parts, pairs: Any) -> dict[tuple[str, str], dict[str, Questi
 @pytest.mark.parametrize("name", ["trained", "twin"])
 @pytest.mark.parametrize("stack", STACKS)
 def test_each_stack_gives_the_verdicts_of_hf(by_stack: Any, stack: str, name: str) -> None:
-    """What a server cannot ask, since it takes no null adapters, it skips by name."""
+    """A server takes no null adapters: what needs them it skips, and what they alone would fail it leaves open."""
     ours, theirs = by_stack["hf", name], by_stack[stack, name]
     assert ours["applied"].verdict is Verdict.PASS
     assert ours["learned"].verdict is (Verdict.PASS if name == "trained" else Verdict.FAIL)
     skipped = {key for key, q in theirs.items() if q.verdict is Verdict.SKIP}
     assert skipped <= ({"generalises"} if stack == "two_model" else {"generalises", "learned"})
-    assert {k: q.verdict for k, q in theirs.items() if k not in skipped} == {
-        k: q.verdict for k, q in ours.items() if k not in skipped
-    }
+    for key in theirs.keys() - skipped:
+        left_open = stack != "two_model" and ours[key].verdict is Verdict.FAIL
+        same = {ours[key].verdict, *([Verdict.INCONCLUSIVE] if left_open else [])}
+        assert theirs[key].verdict in same, (key, ours[key], theirs[key])
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def data(tmp_path: Path, document: list[str]) -> Path:
 def test_a_sound_chain_is_whole_from_the_adapter_to_the_server(parts: Parts, data: Path, tmp_path: Path) -> None:
     merged = parts.merged["trained"]
     gguf = save_gguf(merged, tmp_path / "merged.gguf", quant="Q8_0")
-    with serving(gguf, n_ctx=256, n_threads=2) as url:
+    with serving(gguf, n_ctx=256) as url:
         result = walked(parts, parts.adapters["trained"], data, merged=merged, gguf=gguf, endpoint=url)
     assert [link.name for link in result.links] == ["adapter", "merged", "gguf", "served"]
     assert all(link.verdict in (Verdict.PASS, Verdict.WARN) for link in result.links), result
@@ -171,7 +174,7 @@ def test_a_sound_chain_is_whole_from_the_adapter_to_the_server(parts: Parts, dat
 
 @pytest.mark.usefixtures("_few_texts")
 def test_a_server_without_the_adapter_is_named(parts: Parts, data: Path) -> None:
-    with serving(parts.base["Q8_0"], n_ctx=256, n_threads=2) as url:
+    with serving(parts.base["Q8_0"], n_ctx=256) as url:
         name, fault = fault_of(walked(parts, parts.adapters["trained"], data, endpoint=url))
     assert (name, fault.step, fault.cause) == ("served", "behaviour", "adapter not applied")
     assert fault.lam_hat == pytest.approx(0.0, abs=0.05)
