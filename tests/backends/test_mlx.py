@@ -125,7 +125,7 @@ def test_gemma_reads_windows_and_two_rotary_bases(tmp_path: Path) -> None:
     adapter = save_adapter(base, tmp_path / "adapter", lora("gemma3", target_modules="all-linear"))
     for view in (BASE, FINETUNED, scaled(0.5)):
         expected = logprobs(open_backend(base, adapter), view)
-        np.testing.assert_allclose(logprobs(opened(base, adapter), view), expected, atol=0.02)
+        np.testing.assert_allclose(logprobs(opened(base, adapter), view), expected, atol=2e-3)
 
 
 def test_the_rotary_base_that_transformers_saves_is_read(tmp_path: Path) -> None:
