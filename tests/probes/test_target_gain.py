@@ -37,7 +37,8 @@ def test_a_trained_adapter_is_on_target_and_generalises(ran: Run, language: Lang
         assert claim.effect > 1
         assert claim.interval[0] > 0.5
         assert (claim.p, claim.unit, claim.null) == (0.05, "nat/token", "rotation (N1), 19 draws")
-        assert result.evidence[name]["null"]["rank"] == 1
+        null = result.evidence[name]["null"]
+        assert (null["rank"], null["null_unit"], null["lam_star"]) == (1, "nat/token", result.evidence["lam_star"])
     assert result.score == 1.0
     assert result.evidence["statistic"] == result.evidence["on_target"]["null"]["statistic"]
 

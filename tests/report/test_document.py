@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from tests.report.samples import stored
 
 from dlm_sway.core.result import ProbeResult, Question, SuiteResult, Verdict
+from dlm_sway.report.charts import effect_chart
 from dlm_sway.report.document import document_of
-from dlm_sway.report.effects import Bar, effect_of
+from dlm_sway.report.effects import Bar, Effect, effect_of
 from dlm_sway.report.evidence import Null, read_evidence
 from dlm_sway.report.json import to_json
 from dlm_sway.report.read import read_result
@@ -53,6 +55,26 @@ def test_draws_of_another_unit_are_not_drawn_on_the_axis_of_the_effect() -> None
     effect = effect_of("x", Question(verdict="pass", effect=0.4, p=0.25), None, (null,))
     assert effect is not None
     assert effect.null is None
+
+
+def _gain_at(lam: float, *, unit: str = "nat/token") -> Effect:
+    raw = {"statistic": 0.2, "null_draws": [-0.1, 0.0, 0.1], "null_unit": unit, "lam_star": lam}
+    question = Question(verdict="pass", effect=1.0, unit="nat/token", p=0.25)
+    effect = effect_of("on_target", question, None, read_evidence({"on_target": {"null": raw}}).nulls)
+    assert effect is not None
+    return effect
+
+
+def test_draws_that_say_their_unit_are_drawn_however_far_the_effect_is() -> None:
+    assert _gain_at(0.25).null == Null("on_target.null", 0.2, (-0.1, 0.0, 0.1), 0.0, "nat/token", 0.25)
+    assert _gain_at(0.25, unit="nat").null is None
+
+
+def test_draws_at_another_scale_stand_beside_the_adapter_at_that_scale() -> None:
+    drawn = json.dumps(effect_chart(_gain_at(0.25)).to_dict())
+    assert "the adapter on what the nulls saw, at 0.25 of its scale: 0.200 nat/token" in drawn
+    same = Effect(1.0, None, None, "nat/token", None, Null("", 1.0, (0.1, 0.2), 0.15, "nat/token"))
+    assert "on what the nulls saw" not in json.dumps(effect_chart(same).to_dict())
 
 
 @pytest.mark.parametrize(

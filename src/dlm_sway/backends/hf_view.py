@@ -12,14 +12,13 @@ from torch import Tensor
 
 from dlm_sway.backends.cpu_linear import fast_linears
 from dlm_sway.backends.encoding import TextEncoder
-from dlm_sway.backends.text_view import F32, Ids, TextView
-from dlm_sway.backends.windows import length_sorted_batches
+from dlm_sway.backends.text_view import F32, Ids, PaddedView
 from dlm_sway.core.scoring import TokenDist
 
 _IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")  # PEFT's types that come as past keys and values
 
 
-class HFView(TextView):
+class HFView(PaddedView):
     """The model as it is inside one context; refuses to answer afterwards."""
 
     def __init__(self, name: str, model: Any, encoder: TextEncoder, is_open: Callable[[Any], bool]) -> None:
@@ -27,19 +26,6 @@ class HFView(TextView):
         super().__init__(name, encoder, is_open)
         self._model = model
         self._encoder = encoder
-
-    def next_token_dist_batch(self, prompts: list[str], *, top_k: int = 256) -> list[TokenDist]:
-        """Return one distribution a prompt, in order, computed in length-sorted batches.
-
-        Raises:
-            BadInputError: a prompt is longer than the context window.
-        """
-        rows = [self._fitting(p) for p in prompts]
-        out: dict[int, TokenDist] = {}
-        for batch in length_sorted_batches(rows):
-            logits = self._last_logits([rows[i] for i in batch])  # [n, vocab]
-            out |= {i: _top(row, top_k) for i, row in zip(batch, logits, strict=True)}
-        return [out[i] for i in range(len(rows))]
 
     def generate(
         self, prompt: str, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
@@ -79,6 +65,9 @@ class HFView(TextView):
         picked = logits.gather(1, target)[:, 0] - torch.logsumexp(logits, dim=1)
         out: F32 = picked.cpu().numpy()
         return out
+
+    def _tops(self, rows: list[Ids], top_k: int) -> list[TokenDist]:
+        return [_top(row, top_k) for row in self._last_logits(rows)]
 
     @torch.inference_mode()
     def _last_logits(self, rows: list[Ids]) -> Tensor:

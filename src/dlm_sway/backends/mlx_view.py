@@ -11,33 +11,18 @@ import numpy as np
 from dlm_sway.backends.array_dist import log_softmax, pick, top_of
 from dlm_sway.backends.encoding import TextEncoder
 from dlm_sway.backends.mlx_layers import Net
-from dlm_sway.backends.text_view import F32, Ids, TextView
-from dlm_sway.backends.windows import length_sorted_batches
+from dlm_sway.backends.text_view import F32, Ids, PaddedView
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.scoring import TokenDist
 
 
-class MlxView(TextView):
+class MlxView(PaddedView):
     """The model as it is inside one context; refuses to answer afterwards."""
 
     def __init__(self, name: str, net: Net, encoder: TextEncoder, is_open: Callable[[Any], bool]) -> None:
         """Look at `net`, which computes this view for as long as `is_open(self)`."""
         super().__init__(name, encoder, is_open)
         self._net, self._encoder = net, encoder
-
-    def next_token_dist_batch(self, prompts: list[str], *, top_k: int = 256) -> list[TokenDist]:
-        """Return one distribution a prompt, in order, computed in length-sorted batches.
-
-        Raises:
-            BadInputError: a prompt is longer than the context window.
-        """
-        self._require_open()
-        rows = [self._fitting(p) for p in prompts]
-        out: dict[int, TokenDist] = {}
-        for batch in length_sorted_batches(rows):
-            logits = self._last_logits([rows[i] for i in batch])  # [n, K]
-            out |= {i: top_of(log_softmax(row), top_k) for i, row in zip(batch, logits, strict=True)}
-        return [out[i] for i in range(len(rows))]
 
     def generate(
         self, prompt: str, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
@@ -71,6 +56,9 @@ class MlxView(TextView):
             target = mx.array(targets.astype(np.int32))[:, None]
             picked = mx.take_along_axis(logits, target, axis=1)[:, 0] - mx.logsumexp(logits, axis=1)
             return _numpy(picked)
+
+    def _tops(self, rows: list[Ids], top_k: int) -> list[TokenDist]:
+        return [top_of(log_softmax(row), top_k) for row in self._last_logits(rows)]  # a row [K] each
 
     def _last_logits(self, rows: list[Ids]) -> F32:
         """Return float32[n, K]: what follows each row. Right padding is exact under a causal mask."""

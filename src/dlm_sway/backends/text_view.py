@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlm_sway.backends.base import TextCodec
-from dlm_sway.backends.windows import windows
+from dlm_sway.backends.windows import length_sorted_batches, windows
 from dlm_sway.core.errors import BadInputError, ViewError
 from dlm_sway.core.scoring import RollingLogprob, TokenDist
 
@@ -108,3 +108,24 @@ class TextView(ABC):
     def _require_open(self) -> None:
         if not self._is_open(self):
             raise ViewError("this view is closed", where=self._name, remedy="open it again and use it in its block")
+
+
+class PaddedView(TextView):
+    """A view that reads prompts of like length together, padded."""
+
+    def next_token_dist_batch(self, prompts: list[str], *, top_k: int = 256) -> list[TokenDist]:
+        """Return one distribution a prompt, in order, computed in length-sorted batches.
+
+        Raises:
+            BadInputError: a prompt is longer than the context window.
+        """
+        self._require_open()
+        rows = [self._fitting(p) for p in prompts]
+        out: dict[int, TokenDist] = {}
+        for batch in length_sorted_batches(rows):
+            out |= zip(batch, self._tops([rows[i] for i in batch], top_k), strict=True)
+        return [out[i] for i in range(len(rows))]
+
+    @abstractmethod
+    def _tops(self, rows: list[Ids], top_k: int) -> list[TokenDist]:
+        """Return what follows each row, in one pass."""

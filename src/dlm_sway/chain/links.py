@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -85,7 +86,7 @@ class AdapterLink:
         )
 
 
-class _Compared:
+class _Compared(ABC):
     """A link that is held against what was tested; it is read once, for behaviour and for stops.
 
     Attributes:
@@ -106,13 +107,13 @@ class _Compared:
         yield "behaviour", self._behaves
         yield "stop", self._stops
 
+    @abstractmethod
     def tokens(self) -> Finding:
         """Return whether it reads text as in training."""
-        raise NotImplementedError
 
+    @abstractmethod
     def opened(self) -> AbstractContextManager[Any]:
         """Open it, to be read."""
-        raise NotImplementedError
 
     def _behaves(self) -> Finding:
         taken = self.given.reference

@@ -108,18 +108,26 @@ class StackedSource:
             yield from blocks(self._head, ids, keep, n_views=n_views, heads=heads)
 
 
-class ArraySource:
+class _InNumpy:
     """A backend that computes its logits itself, in numpy."""
 
-    name = "backend"
-    stacks = False
     continues = False
     device = torch.device("cpu")
 
+    def __init__(self, backend: LogitBackend | StackedLogitBackend) -> None:
+        self.window = backend.codec.max_length
+
+
+class ArraySource(_InNumpy):
+    """One view at a time."""
+
+    name = "backend"
+    stacks = False
+
     def __init__(self, backend: LogitBackend) -> None:
         """Ask `backend` one view at a time."""
+        super().__init__(backend)
         self._backend = backend
-        self.window = backend.codec.max_length
 
     def views_per_pass(self, views: Sequence[View]) -> int:
         """Return all of them."""
@@ -133,18 +141,16 @@ class ArraySource:
         yield slice(0, len(keep)), torch.from_numpy(np.stack(parts))
 
 
-class StackedArraySource:
-    """A backend that computes the logits of many views itself, in one pass and in numpy."""
+class StackedArraySource(_InNumpy):
+    """All views in one pass."""
 
     name = "stacked"
     stacks = True
-    continues = False
-    device = torch.device("cpu")
 
     def __init__(self, backend: StackedLogitBackend) -> None:
         """Ask `backend` for all views of a call at once."""
+        super().__init__(backend)
         self._backend = backend
-        self.window = backend.codec.max_length
 
     def views_per_pass(self, views: Sequence[View]) -> int:
         """Return how many of `views` the backend takes at once."""

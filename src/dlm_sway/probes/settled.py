@@ -6,8 +6,9 @@ those that all M draws would give, so stopping there spends no error (curtailed 
 The bounds hold for maxT too, since an adjusted p is never below its own rank p. A test that is still significant is
 therefore drawn to the end; one that has been beaten too often is not.
 
-`delta_kl` chooses its scale lam* from all draws, so there the count k can move with later ones, and what is said above
-holds nearly. The error is on the safe side: stopping early only ever ends in what is not significant.
+`delta_kl` and `target_gain` choose their scale lam* from all draws, so there the count k can move with later ones, and
+what is said above holds nearly; where the scale moves, a later round scores all draws anew. The error is on the safe
+side: stopping early only ever ends in what is not significant.
 """
 
 from __future__ import annotations

@@ -113,7 +113,8 @@ class TargetGain(Probe[TargetGainSpec]):
         for name in _null_sets(spec):
             part = _Part(spec, env, name, sets[_SET_OF[name]], control)
             test = next((t for t in found.tests if t.name == name), None)
-            null = null_evidence(test, p[name]) if test else None
+            asked = {"null_unit": "nat/token", "lam_star": found.data["lam"]}
+            null = null_evidence(test, p[name]) | asked if test else None
             claims[name] = part.claim(null)
             evidence[name] = part.evidence() | {"null": null}
         measured = {name: _measured(spec, env, sets[_SET_OF[name]]) for name in _null_sets(spec)}

@@ -11,7 +11,7 @@ from dlm_sway.core.extras import needs_extra
 from dlm_sway.report import numbers
 from dlm_sway.report.document import LinkView
 from dlm_sway.report.effects import Effect
-from dlm_sway.report.evidence import Curve, Extremes, Layer, Matrix
+from dlm_sway.report.evidence import Curve, Extremes, Layer, Matrix, Null
 from dlm_sway.report.palette import LIGHT, Palette
 from dlm_sway.report.text import shorten
 
@@ -24,6 +24,7 @@ _CELLS_WITH_NUMBERS: Final = 8
 _LABEL: Final = 26
 _MODULES: Final = 24
 _SIGNIFICANT: Final = 0.05
+_SAME: Final = 0.02  # nearer marks would cover each other
 
 
 def effect_chart(effect: Effect, palette: Palette = LIGHT, *, beside: Sequence[Effect] = ()) -> Any:
@@ -51,6 +52,8 @@ def effect_chart(effect: Effect, palette: Palette = LIGHT, *, beside: Sequence[E
             alt.Chart(values).mark_circle(size=26, color=palette.null, opacity=0.85).encode(x=x, y=y, description="t:N")
         )
     layers += _estimate(alt, effect, palette, x=x, y=y)
+    if null and not math.isclose(null.real, effect.estimate, rel_tol=_SAME):
+        layers.append(_as_nulls_were_asked(alt, null, effect.unit, palette, x=x, y=y))
     return _finished(alt.layer(*layers).properties(width=WIDTH, height=height), palette)
 
 
@@ -163,7 +166,10 @@ def _stacked(effect: Effect, beside: Sequence[Effect]) -> tuple[list[dict[str, A
     null = effect.null
     if null is None:
         return [], 0
-    reach = [0.0, *(v for e in (effect, *beside) for v in (e.estimate, *(e.null.draws if e.null else ())))]
+    reach = [
+        0.0,
+        *(v for e in (effect, *beside) for v in (e.estimate, *((e.null.real, *e.null.draws) if e.null else ()))),
+    ]
     low, high = min(reach), max(reach)
     bins = max(WIDTH / _DOT, 1)
     piles: Counter[int] = Counter()
@@ -182,7 +188,7 @@ def _reach(effect: Effect) -> list[float]:
     bar = effect.bar
     ends = [value for value in (effect.estimate, effect.low, effect.high) if value is not None]
     bars = [] if bar is None else [bar.value, -bar.value] if bar.both else [bar.value]
-    return [*ends, *bars, *(effect.null.draws if effect.null else ())]
+    return [*ends, *bars, *((effect.null.real, *effect.null.draws) if effect.null else ())]
 
 
 def _scale(alt: Any, effects: Sequence[Effect]) -> Any:
@@ -229,6 +235,20 @@ def _estimate(alt: Any, effect: Effect, palette: Palette, *, x: Any, y: Any) -> 
     point = alt.Chart(alt.Data(values=[{"x": effect.estimate, "y": middle, "t": f"this adapter: {said}"}]))
     mark = point.mark_point(shape="diamond", filled=True, size=170, color=palette.mark, opacity=1)
     return [*layers, mark.encode(x=x, y=y, description="t:N")]
+
+
+def _as_nulls_were_asked(alt: Any, null: Null, unit: str, palette: Palette, *, x: Any, y: Any) -> Any:
+    """Return the adapter's own value among its draws: they saw a part of the texts, and maybe a part of the scale."""
+    said = f"{as_nulls_were_asked(null)}: {numbers.figure(null.real)} {unit}".strip()
+    point = alt.Chart(alt.Data(values=[{"x": null.real, "y": _LANE / 2, "t": said}]))
+    mark = point.mark_point(shape="diamond", filled=False, size=110, strokeWidth=1.6, color=palette.mark, opacity=1)
+    return mark.encode(x=x, y=y, description="t:N")
+
+
+def as_nulls_were_asked(null: Null) -> str:
+    """Return what the adapter's value among its draws is of."""
+    scale = "" if null.lam == 1.0 else f", at {null.lam:.2g} of its scale"
+    return f"the adapter on what the nulls saw{scale}"
 
 
 def _reach_ends(effect: Effect) -> tuple[float, float]:

@@ -158,11 +158,13 @@ def _null_of(claim: str, question: Question, nulls: Sequence[Null]) -> Null | No
 def _in_unit_of(effect: Effect, null: Null) -> Null | None:
     """Return the draws in the effect's unit, or None when they are in another.
 
-    A ratio to the median draw has the draws divided by it. Otherwise the statistic, which the nulls may have seen a
-    part of the inputs for, has to be of the effect's size to be of its unit.
+    A ratio to the median draw has the draws divided by it. Otherwise the draws say their unit, or the statistic, which
+    the nulls may have seen a part of the inputs for, has to be of the effect's size to be of its unit.
     """
     if null.median > 0 and math.isclose(null.real / null.median, effect.estimate, rel_tol=_SAME):
         scaled = tuple(draw / null.median for draw in null.draws)
-        return Null(null.path, null.real / null.median, scaled, 1.0)
+        return replace(null, real=null.real / null.median, draws=scaled, median=1.0)
+    if null.unit:
+        return null if null.unit == effect.unit else None
     apart = abs(null.real - effect.estimate)
     return null if apart <= max(abs(null.real), abs(effect.estimate)) / 2 else None

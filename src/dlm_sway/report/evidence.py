@@ -42,12 +42,16 @@ class Null:
         real: the adapter's value on what the nulls saw.
         draws: the nulls' values.
         median: of the draws.
+        unit: of all of them; empty where the evidence does not say.
+        lam: the scale at which the adapter and the draws were compared.
     """
 
     path: str
     real: float
     draws: tuple[float, ...]
     median: float
+    unit: str = ""
+    lam: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,9 @@ def _null(path: tuple[str, ...], level: Mapping[str, Any]) -> Null | None:
         return None
     middle = sorted(draws)
     median = (middle[(len(middle) - 1) // 2] + middle[len(middle) // 2]) / 2
-    return Null(".".join(path), real, draws[:_MAX_DRAWS], median)
+    said, lam = level.get("null_unit"), number(level.get("lam_star"))
+    unit = clean(said) if isinstance(said, str) else ""
+    return Null(".".join(path), real, draws[:_MAX_DRAWS], median, unit, 1.0 if lam is None else lam)
 
 
 def _numbers(value: object) -> tuple[float, ...]:

@@ -130,7 +130,8 @@ def _effect_caption(claim: Claim, effect: Effect) -> str:
 
 def _beaten(null: Null) -> str:
     under = sum(draw < null.real for draw in null.draws)
-    return f"above {under} of {len(null.draws)} null draws, whose median is {numbers.figure(null.median)}"
+    scale = "" if null.lam == 1.0 else f"at {null.lam:.2g} of its scale "
+    return f"{scale}above {under} of {len(null.draws)} null draws, whose median is {numbers.figure(null.median)}"
 
 
 def _effect_table(effect: Effect) -> Table:
@@ -139,7 +140,7 @@ def _effect_table(effect: Effect) -> Table:
     if effect.bar is not None:
         rows.append((effect.bar.side, effect.bar.value))
     if effect.null is not None:
-        rows += [("the adapter on what the nulls saw", effect.null.real), ("median null draw", effect.null.median)]
+        rows += [(charts.as_nulls_were_asked(effect.null), effect.null.real), ("median null draw", effect.null.median)]
         rows += [("null draw", draw) for draw in sorted(effect.null.draws, reverse=True)]
     return _cut("", ("what", effect.unit or "value"), tuple(rows))
 
