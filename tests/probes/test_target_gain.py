@@ -14,6 +14,7 @@ from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine.ask import Scores, TextItem
 from dlm_sway.probes.base import Env, build_probe
 from dlm_sway.probes.controls import matched_controls
+from dlm_sway.probes.unsaturated import PILOT_DRAWS
 
 Language = Callable[..., tuple[str, ...]]
 Run = Callable[..., ProbeResult]
@@ -115,7 +116,7 @@ def test_controls_are_matched_passages_or_those_given(language: Language) -> Non
     target, control, pilot = probe.plan(spec, env, ())
     assert target.items == spec.items  # type: ignore[attr-defined]
     assert control.items == matched_controls(target.items, rng=env.rng("x", "controls"))
-    assert (len(target.views), len(control.views), len(pilot.views)) == (1, 1, 40)
+    assert (len(target.views), len(control.views), len(pilot.views)) == (1, 1, PILOT_DRAWS)
     assert set(pilot.items) <= set(target.items)
     probe, spec = build_probe({"name": "x", "kind": "target_gain", "items": language(4), "controls": ["plain text"]})
     assert probe.plan(spec, env, ())[1].items == (TextItem("", "plain text", "0", "0"),)

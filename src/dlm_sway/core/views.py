@@ -49,6 +49,8 @@ def top_ranks(shares: Iterable[float], *, lam: float = 1.0) -> tuple[View, ...]:
     return tuple(View("top_rank", lam, rank_scale=share) for share in shares)
 
 
-def rotations(*, seed: int, n_draws: int, lam: float = 1.0, rank_scale: float = 1.0) -> tuple[View, ...]:
-    """Return `n_draws` rotation nulls (N1) of one seed; the same draw index is the same null everywhere."""
-    return tuple(View("rotation", lam, seed, draw, rank_scale) for draw in range(n_draws))
+def rotations(
+    *, seed: int, n_draws: int, lam: float = 1.0, rank_scale: float = 1.0, first: int = 0
+) -> tuple[View, ...]:
+    """Return `n_draws` rotation nulls (N1) of one seed from draw `first` on; a draw index is one null everywhere."""
+    return tuple(View("rotation", lam, seed, draw, rank_scale) for draw in range(first, first + n_draws))

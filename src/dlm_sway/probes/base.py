@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,9 @@ class ProbeSpec(BaseModel):
     name: str = Field(min_length=1)
     kind: str
 
+
+MOST_DRAWS: Final = 1_000_000
+"""Nulls of a seed that tests may use; later ones are for choosing a scale before any test."""
 
 SpecT = TypeVar("SpecT", bound=ProbeSpec)
 Seen: TypeAlias = "tuple[tuple[Any, ...], ...]"
@@ -100,6 +103,10 @@ class Env:
         real = FINETUNED if lam == 1.0 else View(lam=lam)
         nulls = () if self.null_refusal else rotations(seed=self.seed, n_draws=self.n_draws, lam=lam)
         return (real, *nulls)
+
+    def pilots(self, n: int, lam: float) -> tuple[View, ...]:
+        """Return `n` rotations at `lam` that are no test's nulls: those after all that `n_draws` may ask for."""
+        return rotations(seed=self.seed, n_draws=n, lam=lam, first=MOST_DRAWS)
 
     def rng(self, *words: str) -> np.random.Generator:
         """Return the random stream for resampling under these words."""

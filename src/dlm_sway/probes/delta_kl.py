@@ -63,18 +63,18 @@ class DeltaKL(Probe[DeltaKLSpec]):
     Asks: does the fine-tune differ from the base, and by more than an unstructured change of the same size?
     Null: rotation (N1): each module keeps A and its singular values, its output side turns at random.
     Statistic: mean divergence to the base per position, then item, then cluster; nat. `applied` at scale 1 against the
-        numeric floor N0. `learned` at the scale lam* <= 1 where the median KL of adapter and nulls together is about
-        0.07 nat, so that a strong adapter does not saturate; the choice is symmetric in the draws, hence p stays exact.
+        numeric floor N0. `learned` at the scale lam* <= 1 where the median KL of a few rotations of their own is
+        about 0.07 nat, so that a strong adapter does not saturate; they are no nulls of the test, so p stays exact.
     Passes when: applied is over 10 x N0, and learned has p <= alpha after maxT and a ratio >= 1.2 to the median null.
         Where a server gives no log-probs, `applied` is answered by `sampled_text`, and `learned` is skipped.
-    Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 300 tokens.
+    Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 200 tokens.
     """
 
     category: ClassVar[Category] = "adherence"
     spec_type: ClassVar[type[ProbeSpec]] = DeltaKLSpec
 
     def plan(self, spec: DeltaKLSpec, env: Env, seen: Seen) -> tuple[Request, ...]:
-        """Round 1: effect at scale 1, and a pilot of all draws. Round 2: all draws at lam*."""
+        """Round 1: effect at scale 1, and a pilot for lam*. Round 2: all draws at lam*."""
         if env.scores_refusal:
             return _TEXT.plan(_as_text(spec, env), env, seen)
         if not seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ from dlm_sway.stats.equivalence import NonInferiority, non_inferiority
 from dlm_sway.stats.ranks import rank_test
 from dlm_sway.stats.sequential import small_sample
 
-LOOKS = (32, 64, 128)  # passages; the whole corpus is always the last look
 NULL_CUT = 24
 _GAIN: frozenset[Reducer] = frozenset({"gain"})
 
@@ -33,6 +32,7 @@ class ExternalPerplexitySpec(ProbeSpec):
         passages: control texts, their `stratum` the register; the shipped corpus when none are given.
         margin: the largest loss that counts as no harm, nat per token.
         max_tokens: read at most so many tokens of a passage, its first ones.
+        looks: after how many passages the bound is looked at; the last look is always at all of them.
         null_tokens: about how many tokens each null sees, for the figure shown beside; 0 for no such figure.
     """
 
@@ -40,6 +40,7 @@ class ExternalPerplexitySpec(ProbeSpec):
     passages: Items = ()
     margin: float = Field(default=0.05, gt=0)
     max_tokens: int = Field(default=128, ge=16)
+    looks: tuple[Annotated[int, Field(ge=8)], ...] = (32, 64, 128)
     null_tokens: int = Field(default=96, ge=0)
 
 
@@ -54,7 +55,7 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
         number, lies over it. Fails when the whole interval is over the margin. The corpus is read in looks of 32, 64,
         128 and all passages until decided; Pocock's constant pays for the looking. Between two tokenizers losses are
         in bit/byte, and the margin in nat/token is taken at four bytes a token.
-    Costs: 32 to 230 passages of at most `max_tokens` tokens for base and fine-tune, and n_draws views of about 100
+    Costs: 32 to 280 passages of at most `max_tokens` tokens for base and fine-tune, and n_draws views of about 100
         tokens.
     """
 
@@ -130,7 +131,7 @@ def _passages(spec: ExternalPerplexitySpec) -> tuple[TextItem, ...]:
 
 
 def _looks(spec: ExternalPerplexitySpec) -> tuple[int, ...]:
-    return looks(len(_passages(spec)), LOOKS)
+    return looks(len(_passages(spec)), spec.looks)
 
 
 def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiority:

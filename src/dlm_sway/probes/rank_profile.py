@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -89,7 +88,7 @@ class RankProfile(Probe[RankProfileSpec]):
     spec_type: ClassVar[type[ProbeSpec]] = RankProfileSpec
 
     def plan(self, spec: RankProfileSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
-        """Round 1: all texts under the adapter and its cuts, and a pilot of the nulls. Round 2: all nulls at lam*."""
+        """Round 1: all texts under the adapter and its cuts, and a pilot for lam*. Round 2: all nulls at lam*."""
         if _refusal(spec, env) or len(seen) > 1:
             return ()
         if not seen:
@@ -168,7 +167,7 @@ def _asks(spec: RankProfileSpec, env: Env) -> dict[str, Ask]:
         reducers: frozenset[Reducer] = frozenset({"gain"})
         asks["target"] = Ask(some, views, reducers, format=env.format, max_tokens=CUT)
     if not env.null_refusal and _multipliers(spec, env):
-        asks["pilot"] = pilot_ask(_prompts(spec), replace(env, n_draws=spec.runs))
+        asks["pilot"] = pilot_ask(_prompts(spec), env)
     return asks
 
 

@@ -83,7 +83,7 @@ class TargetGain(Probe[TargetGainSpec]):
     per_byte: ClassVar[bool] = True
 
     def plan(self, spec: TargetGainSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
-        """Round 1: all texts under the fine-tune, and a pilot of all draws. Round 2: all draws at lam*."""
+        """Round 1: all texts under the fine-tune, and a pilot for lam*. Round 2: all draws at lam*."""
         if not seen:
             real = [Ask(items, (FINETUNED,), _GAIN, format=env.format) for items in _sets(spec, env).values()]
             return tuple(real) if env.null_refusal else (*real, pilot_ask(spec.items, env))

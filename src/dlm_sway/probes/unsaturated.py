@@ -17,7 +17,8 @@ from dlm_sway.probes.base import Env
 from dlm_sway.probes.inputs import subset
 
 PILOT_LAM: Final = 0.25
-PILOT_TOKENS: Final = 48
+PILOT_TOKENS: Final = 64
+PILOT_DRAWS: Final = 5
 CUT: Final = 32
 """Tokens of an item that nulls see: more items beat longer ones."""
 TARGET_KL: Final = 0.07
@@ -25,16 +26,17 @@ TARGET_KL: Final = 0.07
 
 
 def pilot_ask(items: Sequence[TextItem], env: Env, *, position: Position = "completion") -> Ask:
-    """Return what finds lam*: a few tokens under the adapter and all its nulls, well below full scale."""
+    """Return what finds lam*: a few tokens under rotations of its own, well below full scale.
+
+    These draws are in no test, so lam* does not depend on the adapter nor on the nulls that it is ranked among: given
+    lam*, they are as exchangeable as before (docs/statistics/argument.md).
+    """
     few = subset(items, tokens=PILOT_TOKENS, cut=CUT, rng=env.rng("nulls", "pilot"))
-    return Ask(few, env.adapter_and_nulls(PILOT_LAM), frozenset({"kl"}), position, env.format, max_tokens=CUT)
+    return Ask(few, env.pilots(PILOT_DRAWS, PILOT_LAM), frozenset({"kl"}), position, env.format, max_tokens=CUT)
 
 
 def lam_star(pilot: Scores) -> float:
-    """Return the scale <= 1 at which the median KL of adapter and nulls together is about 0.07 nat, by KL ~ lam^2.
-
-    The adapter enters as one of m + 1, like any null, so choosing the scale by it leaves the ranks exchangeable.
-    """
+    """Return the scale <= 1 at which the median KL of the pilot's rotations is about 0.07 nat, by KL ~ lam^2."""
     median = float(np.median(pilot.per_token("kl")))
     if not np.isfinite(median) or median <= 0:
         return 1.0

@@ -35,9 +35,9 @@ QUICK_TOKENS: Final = 128
 NULL_TOKENS: Final = 192  # the same for all probes, so that one pass answers them
 SPANS: Final = 80  # one look; 59 decide where nothing is recited
 SWEEP: Final = {"lambdas": (0.25, 0.5, 0.75, 1.0), "text_tokens": 320, "control_tokens": 480}
-# More passages say more than longer ones; in a suite they are read on.
-CONTROL: Final = {"max_tokens": 64, "null_tokens": 48}
-QUICK_CONTROL: Final = CONTROL | {"null_tokens": 0}
+# More passages say more than longer ones; in a suite they are read on, and where nulls stand is shown beside.
+CONTROL: Final = {"max_tokens": 64, "null_tokens": 0}
+QUICK_CONTROL: Final = CONTROL | {"looks": (16, 32, 48, 64, 96, 128)}
 
 
 @dataclass(frozen=True, slots=True)
