@@ -69,8 +69,9 @@ def test_at_the_margin_no_sample_would_decide() -> None:
     assert (found.decision, found.n_to_decide) == ("undecided", None)
 
 
-def test_a_hopeless_number_is_not_named() -> None:
-    assert non_inferiority(losses(0.05 + 1e-9, 40), np.ones(40), margin=0.05, rng=rng()).n_to_decide is None
+@pytest.mark.parametrize("beyond", [1e-9, 1e-4])
+def test_a_hopeless_number_is_not_named(beyond: float) -> None:
+    assert non_inferiority(losses(0.05 + beyond, 40), np.ones(40), margin=0.05, rng=rng()).n_to_decide is None
 
 
 def test_one_cluster_is_undecided() -> None:

@@ -91,6 +91,11 @@ def judged(overall: NonInferiority, harmed: Sequence[str], *, unit: str, items: 
         # Certain harm to one stratum is harm, whether or not the average over all of them is decided.
         return Verdict.FAIL, f"surely over {margin} on: {', '.join(harmed)}"
     if overall.decision == "undecided":
-        need = f"; about {overall.n_to_decide} {items} would decide" if overall.n_to_decide else ""
-        return Verdict.INCONCLUSIVE, f"neither under nor over {margin}{need}"
+        return Verdict.INCONCLUSIVE, f"neither under nor over {margin}; {_need(overall, items)}"
     return Verdict.PASS, f"surely under the margin (bound {high:+.3f})" if high is not None else ""
+
+
+def _need(overall: NonInferiority, items: str) -> str:
+    if overall.n_to_decide:
+        return f"about {overall.n_to_decide:,} {items} would decide"
+    return f"{overall.n_clusters} {items} do not decide"

@@ -16,12 +16,14 @@ from dlm_sway.stats._inputs import finite_number, inside_unit, not_negative
 from dlm_sway.stats._interval import NO_SPREAD, T_CLUSTERS, TOO_FEW, Bounds, T, bounds
 from dlm_sway.stats._ratio import ClusterSums, sums_by_cluster
 from dlm_sway.stats._skewness import reaches
-from dlm_sway.stats.power import MAX_CLUSTERS, clusters_for_bound
+from dlm_sway.stats.power import clusters_for_bound
 
 Decision: TypeAlias = Literal["within", "outside", "undecided"]
 
 CRITICAL: Final = "given critical value over clusters"
 WIDENED: Final = ", widened for skewness"
+_SENSIBLE: Final = 100_000
+"""Most clusters that anybody could be told to collect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ def _n_to_decide(
     for _ in range(3):
         sd = se * math.sqrt(c) * (1 + (stretch - 1) * math.sqrt(c / needed))
         needed = clusters_for_bound(sd, gap, alpha=alpha, critical=critical)
-    if needed > MAX_CLUSTERS:
+    if needed > _SENSIBLE:
         return None
     # Rounding at the very edge must not contradict what was decided at C clusters, or not.
     return max(needed, c + 1) if decision == "undecided" else min(needed, c)
