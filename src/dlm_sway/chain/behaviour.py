@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -10,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dlm_sway.adapters.config import AdapterConfig
-from dlm_sway.backends.base import BulkBackend
-from dlm_sway.chain.margins import FLOOR_TIMES, bits_of, margin_of
-from dlm_sway.chain.reference import Reference, observe, take_reference
+from dlm_sway.chain.margins import FLOOR_TIMES
+from dlm_sway.chain.reference import Reference
 from dlm_sway.chain.result import Finding
 from dlm_sway.chain.static import (
     ALPHA_IGNORED,
@@ -27,7 +25,6 @@ from dlm_sway.chain.static import (
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Verdict
-from dlm_sway.engine.ask import TextItem
 from dlm_sway.stats.equivalence import Equivalence, equivalence
 from dlm_sway.stats.survival import Survival, survival
 
@@ -92,28 +89,6 @@ def judge(
         return _nothing_to_lose(evidence)
     evidence |= {"survival": asdict(left), "survival_on": "the data" if own is not None else "all texts"}
     return _judged(same, left, config, evidence, own=own is not None)
-
-
-def assert_equivalent(
-    reference: Any, candidate: BulkBackend, texts: Sequence[str], *, margin: float | None = None
-) -> Finding:
-    """Raise AssertionError unless `candidate`, read as it stands, is the fine-tune of `reference`; else say how near.
-
-    Args:
-        reference: a differential backend with scales, such as kind hf.
-        candidate: a whole model or a server.
-        texts: what both read; at least two.
-        margin: nat a token; None for what dtype and numeric floor make.
-    """
-    items = tuple(TextItem("", text, str(i), str(i)) for i, text in enumerate(texts))
-    taken = take_reference(reference, items, _PLAIN, max_tokens=10**6)
-    observed = observe(candidate, taken)
-    bits = bits_of(str(getattr(candidate, "dtype", "")).removeprefix("torch."))
-    by_rule = margin_of(bits, floor=taken.floor, effect=taken.mean_effect)
-    found = judge(taken, observed.logprobs, margin=by_rule if margin is None else margin)
-    if found.verdict is not Verdict.PASS:
-        raise AssertionError(f"{found.verdict.value}: {found.message}{'; ' + found.cause if found.cause else ''}")
-    return found
 
 
 def _unsaid(observed: npt.NDArray[np.float64]) -> Finding | None:

@@ -1,0 +1,60 @@
+"""`assert_equivalent`: a merge, another adapter and a server are held against the adapter that was tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.models import adapter_of, base_of, open_backend
+
+from dlm_sway.core.errors import BadInputError
+from dlm_sway.demo.noise import write_twin
+from dlm_sway.integrations.equivalent import assert_equivalent
+
+TEXTS = [f"the bell number {i} is struck when the water falls below line {7 * i}" for i in range(12)]
+
+
+def _merged(out: Path, scale: float) -> Path:
+    backend = open_backend(base_of("llama"), adapter_of("llama", "qv"))
+    for layer in backend.sites.layers:
+        layer.scaling["default"] *= scale
+    backend.model.to(torch.float32).merge_and_unload().save_pretrained(out)
+    backend.close()
+    return out
+
+
+def _asked(b: Path | str, **more: float) -> float | None:
+    return assert_equivalent(base_of("llama"), adapter_of("llama", "qv"), b, TEXTS, device="cpu", **more).effect_left  # type: ignore[arg-type]
+
+
+def test_a_merge_in_fp32_is_equivalent(tmp_path: Path) -> None:
+    assert _asked(_merged(tmp_path / "m", 1.0)) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_an_adapter_is_equivalent_to_itself() -> None:
+    assert _asked(adapter_of("llama", "qv")) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_merge_without_alpha_is_not_and_its_cause_is_named(tmp_path: Path) -> None:
+    half = _merged(tmp_path / "m", 0.5)
+    with pytest.raises(AssertionError, match=r"m is not shown to be .*\(fail\): .* as at scale 0\.50.*; alpha ignored"):
+        _asked(half)
+
+
+def test_another_adapter_of_the_same_size_is_not(tmp_path: Path) -> None:
+    twin = write_twin(adapter_of("llama", "qv"), tmp_path / "twin")
+    with pytest.raises(AssertionError, match=r"twin is not shown to be .*\(fail\)"):
+        _asked(twin)
+
+
+def test_no_margin_is_so_small_that_a_shift_is_within_it(tmp_path: Path) -> None:
+    merged = _merged(tmp_path / "m", 1.0)
+    assert _asked(merged, margin=0.5) is not None
+    with pytest.raises(AssertionError, match="m is not shown to be"):
+        _asked(merged, margin=1e-12)
+
+
+def test_what_is_no_model_is_an_error_and_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError):
+        _asked(tmp_path / "none")
