@@ -118,7 +118,7 @@ def test_a_loss_at_the_margin_is_read_to_the_end_and_left_open() -> None:
     assert (result.verdict, result.score) == (Verdict.INCONCLUSIVE, None)
     assert result.evidence["counts"]["n_items"] == 320
     assert (
-        f"about {result.evidence['n_to_decide']} facts would decide"
+        f"about {result.evidence['n_to_decide']:,} facts would decide"
         in result.evidence["claims"]["calibration"]["message"]
     )
 
