@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import adapter_of, base_of, open_backend
+from tests.chain.made import make
+from tests.gguf_models import save_gguf, serving
+from tests.models import CHAT, adapter_of, base_of, open_backend
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.demo.noise import write_twin
@@ -34,6 +36,22 @@ def test_a_merge_in_fp32_is_equivalent(tmp_path: Path) -> None:
 
 def test_an_adapter_is_equivalent_to_itself() -> None:
     assert _asked(adapter_of("llama", "qv")) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_gguf_file_and_a_server_of_it_are_equivalent(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    gguf = save_gguf(made.merged(), tmp_path / "merged.gguf", template=CHAT)
+    with serving(gguf) as url:
+        for b in (gguf, url):
+            found = assert_equivalent(made.base, made.adapter, b, TEXTS, device="cpu")
+            assert found.effect_left == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_server_of_the_base_alone_is_not(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    unlike = pytest.raises(AssertionError, match=r"is not shown to be .*\(fail\).*; adapter not applied")
+    with serving(save_gguf(made.base, tmp_path / "base.gguf", template=CHAT)) as url, unlike:
+        assert_equivalent(made.base, made.adapter, url, TEXTS, device="cpu")
 
 
 def test_a_merge_without_alpha_is_not_and_its_cause_is_named(tmp_path: Path) -> None:

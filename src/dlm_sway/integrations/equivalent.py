@@ -74,7 +74,9 @@ def _read(given: Given, b: str, taken: Reference) -> tuple[npt.NDArray[np.float6
     """Return the log-probs that `b` gives the texts' tokens, float64[P] in nats, and how many bits a weight has."""
     if b.startswith(("http://", "https://")):
         with given.server(b) as server:
-            return observe(server, taken).logprobs, server.bits_per_weight()
+            said = server.bits_per_weight()
+            # Servers compute and cache in 16 bits unless told otherwise.
+            return observe(server, taken).logprobs, None if said is None else min(said, 16.0)
     path = Path(b)
     if (path / "adapter_config.json").is_file():
         with closing(_adapted(given, path)) as other:
