@@ -30,7 +30,12 @@ from dlm_sway.stats.sequential import pocock_critical, small_sample
 F64 = npt.NDArray[np.float64]
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
-LOOKS, LATER, QUICK = (32, 64, 128, 224), (64, 128, 224), (16, 32, 48, 64, 96, 128, 224)
+LOOKS, FEWER, LATER, EARLIER = (
+    (32, 48, 64, 96, 128, 224),
+    (32, 64, 128, 224),
+    (64, 128, 224),
+    (16, 32, 48, 64, 96, 128, 224),
+)
 MARGIN = 0.05
 SHOWN = ("sway", "low > 0", "p <= 0.05")
 NOISES = ("normal", "heavy", "right-skewed", "left-skewed")
@@ -255,13 +260,15 @@ def stop(items: tuple[F64, F64], looks: Sequence[int], criticals: Sequence[float
 
 def look_errors() -> list[Row]:
     """Return error at the margin, power and clusters read without harm, by plan of looks."""
-    pocock = {looks: [small_sample(pocock_critical(looks), c - 1) for c in looks] for looks in (LOOKS, LATER, QUICK)}
+    plans_of = (LOOKS, FEWER, LATER, EARLIER)
+    pocock = {looks: [small_sample(pocock_critical(looks), c - 1) for c in looks] for looks in plans_of}
     plans: dict[str, tuple[Sequence[int], Sequence[float], Rule]] = {
-        "sway, looks at 32, 64, 128, 224": (LOOKS, pocock[LOOKS], sway_decision),
-        "sway --quick, looks at 16, 32, 48, 64, 96, 128, 224": (QUICK, pocock[QUICK], sway_decision),
-        "sway, looks at 64, 128, 224": (LATER, pocock[LATER], sway_decision),
+        "sway, looks at 32, 48, 64, 96, 128, 224": (LOOKS, pocock[LOOKS], sway_decision),
+        "looks at 32, 64, 128, 224": (FEWER, pocock[FEWER], sway_decision),
+        "looks at 64, 128, 224": (LATER, pocock[LATER], sway_decision),
+        "looks at 16, 32, 48, 64, 96, 128, 224": (EARLIER, pocock[EARLIER], sway_decision),
         "Pocock t not widened, looks at 32 ...": (LOOKS, pocock[LOOKS], plain_decision),
-        "1.645 at each look, 32 ...": (LOOKS, [1.644854] * 4, plain_decision),
+        "1.645 at each look, 32 ...": (LOOKS, [1.644854] * len(LOOKS), plain_decision),
     }
     rows, runs, free_runs = [], 2_000, 400
     for kind in NOISES:

@@ -73,6 +73,12 @@ def test_no_margin_is_so_small_that_a_shift_is_within_it(tmp_path: Path) -> None
         _asked(merged, margin=1e-12)
 
 
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_texts_are_refused_before_anything_is_loaded(tmp_path: Path, n: int) -> None:
+    with pytest.raises(BadInputError, match=f"{n} texts cannot show .*give at least 2"):
+        assert_equivalent(tmp_path / "no-base", tmp_path / "no-adapter", tmp_path, TEXTS[:n])
+
+
 def test_what_is_no_model_is_an_error_and_no_verdict(tmp_path: Path) -> None:
     with pytest.raises(BadInputError):
         _asked(tmp_path / "none")

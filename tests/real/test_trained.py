@@ -98,12 +98,12 @@ def test_a_gain_of_a_tenth_of_a_nat_on_held_out_text_passes(
     mended_dir: Path, document: list[str], plain: list[str], texts: Path, tmp_path: Path
 ) -> None:
     """About half of so small a gain is what any English text gains, so it is just over the minimum of 0.05."""
-    recipe = Recipe(steps=18, lr=4e-4, batch=4, plain=2)
+    recipe = Recipe(steps=17, lr=4e-4, batch=4, plain=2)
     adapter = train_lora(mended_dir, tmp_path / "weak", texts=document, plain=plain, recipe=recipe, seed=SEED)
     found = _check(adapter, mended_dir, texts)
     gain = found.questions["generalises"].effect
     assert gain is not None
-    assert 0.08 <= gain <= 0.15, f"the recipe no longer gives a weak adapter: {gain}"
+    assert 0.08 <= gain <= 0.12, f"the recipe no longer gives a weak adapter: {gain}"
     for name in ("learned", "on_target", "generalises"):
         assert found.questions[name].verdict == "pass", name
     assert found.exit_code == 0

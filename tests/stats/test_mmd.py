@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlm_sway.core.errors import BadInputError
@@ -85,6 +85,7 @@ def test_the_same_generator_gives_the_same_p() -> None:
     np.testing.assert_array_equal(one.draws, two.draws)
 
 
+@example(sizes=[(3, 2)], length=3, seed=4372)  # a share of -1e-17, when it was a difference
 @given(
     st.lists(st.tuples(st.integers(2, 5), st.integers(2, 5)), min_size=1, max_size=4),
     st.integers(1, 6),

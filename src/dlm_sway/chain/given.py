@@ -111,15 +111,20 @@ class Given:
     @cached_property
     def reference(self) -> Reference:
         """What was tested, computed once."""
+        self.progress.phase("scoring base and adapter")
+        items = (*self.own, *self.general)
+        with self.adapted(self.request.adapter) as backend:
+            return take_reference(backend, items, self.config, max_tokens=MAX_TOKENS, ending=len(self.own))
+
+    @contextmanager
+    def adapted(self, adapter: Path) -> Iterator[Any]:
+        """Open the base in fp32 with an adapter on it."""
         from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
         from dlm_sway.core.model import ModelSpec
 
-        self.progress.phase("scoring base and adapter")
         spec = ModelSpec(base=str(self.directory), dtype="fp32", device=self.request.device)
-        backend = HuggingFaceDifferentialBackend(base_spec=spec, adapter_path=self.request.adapter)
-        items = (*self.own, *self.general)
-        with closing(backend):
-            return take_reference(backend, items, self.config, max_tokens=MAX_TOKENS, ending=len(self.own))
+        with closing(HuggingFaceDifferentialBackend(base_spec=spec, adapter_path=adapter)) as backend:
+            yield backend
 
     @contextmanager
     def whole(self, path: Path) -> Iterator[Any]:

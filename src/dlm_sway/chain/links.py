@@ -15,7 +15,7 @@ from dlm_sway.adapters.checks import inspect_adapter
 from dlm_sway.adapters.gguf_lora import open_gguf
 from dlm_sway.chain.behaviour import REMEDIES, judge
 from dlm_sway.chain.given import Given, tokenizer_in
-from dlm_sway.chain.margins import FLOOR_TIMES, bits_of, margin_of
+from dlm_sway.chain.margins import FLOOR_TIMES, bits_of, bits_served, margin_of
 from dlm_sway.chain.metadata import GgufReads, judge_metadata
 from dlm_sway.chain.reference import Observed, observe
 from dlm_sway.chain.result import Finding, Step
@@ -118,7 +118,7 @@ class _Compared(ABC):
     def _behaves(self) -> Finding:
         taken = self.given.reference
         with self.opened() as backend:
-            self.bits = self.bits or bits_of(str(backend.dtype).removeprefix("torch."))
+            self.bits = self.bits or bits_of(backend.dtype)
             self._observed = observe(backend, taken)
         margin = margin_of(self.bits, floor=taken.floor, effect=taken.mean_effect)
         found = judge(taken, self._observed.logprobs, self.given.config, margin=margin, seed=self.given.request.seed)
@@ -230,7 +230,5 @@ class ServedLink(_Compared):
     def tokens(self) -> Finding:
         """Return whether it reads as the base's tokenizer does; and hear in how many bits it keeps its weights."""
         with self.opened() as server:
-            said = server.bits_per_weight()
-            # Servers compute and cache in 16 bits unless told otherwise.
-            self.bits = None if said is None else min(said, 16.0)
+            self.bits = bits_served(server.bits_per_weight())
             return self._same_tokens(ServerReads(server.wires[0].client))

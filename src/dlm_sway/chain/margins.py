@@ -17,15 +17,20 @@ _QUANTISED: Final = re.compile(r"(?:i?q|tq|mxfp|nvfp)(\d)")
 _ROOM: Final = 0.1
 
 
-def bits_of(dtype: str) -> float | None:
+def bits_of(dtype: object) -> float | None:
     """Return the bits a weight has in a dtype of torch or a type of GGUF; None where it is not known."""
-    name = dtype.lower()
+    name = str(dtype).removeprefix("torch.").lower()
     if name in _BITS:
         return _BITS[name]
     if name in ("bf16", "f16"):
         return 16.0
     found = _QUANTISED.match(name)
     return float(found[1]) if found else None
+
+
+def bits_served(said: float | None) -> float | None:
+    """Return the bits a weight has on a server that says this; servers compute in 16 unless told otherwise."""
+    return None if said is None else min(said, 16.0)
 
 
 def margin_of(bits: float | None, *, floor: float, effect: float = 0.0) -> float:

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from dlm_sway.core.result import ProbeResult, Question, Verdict
+from dlm_sway.integrations.equivalent import assert_equivalent
 
 if TYPE_CHECKING:
     from dlm_sway.backends.registry import Backend
+
+__all__ = ["assert_applied", "assert_equivalent", "assert_no_harm"]
 
 Texts: TypeAlias = "Sequence[str | Mapping[str, str]]"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,9 @@ import numpy.typing as npt
 
 from dlm_sway.chain.behaviour import judge
 from dlm_sway.chain.given import MAX_TOKENS, ChainRequest, Given
-from dlm_sway.chain.margins import bits_of, margin_of
+from dlm_sway.chain.margins import bits_of, bits_served, margin_of
 from dlm_sway.chain.reference import Reference, observe, take_reference
+from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.progress import Silent
 from dlm_sway.core.result import Verdict
 from dlm_sway.core.views import FINETUNED
@@ -21,6 +21,8 @@ from dlm_sway.engine.ask import Ask, TextItem
 
 if TYPE_CHECKING:
     from dlm_sway.chain.result import Finding
+
+_FEWEST = 2
 
 
 def assert_equivalent(
@@ -42,7 +44,7 @@ def assert_equivalent(
         base: directory or Hub id of the base.
         a: directory of the adapter that was tested.
         b: another adapter's directory, a merged model's directory, a GGUF file, or the address of a server.
-        texts: what both read, at least two; best what the adapter was trained on.
+        texts: what both read, at least two, the first 128 tokens of each; best what the adapter was trained on.
         margin: of the mean log-prob, nat per token; None for what the dtype of `b` and the numeric floor make.
         device: where models compute here.
         seed: of resampling.
@@ -52,13 +54,16 @@ def assert_equivalent(
 
     Raises:
         AssertionError: `b` is another model, or that cannot be told.
-        BadInputError: something cannot be loaded, or the two cut text into other tokens.
+        BadInputError: something cannot be loaded, there are too few texts, or the two cut text into other tokens.
         CannotRunError: the server cannot be asked, or a model gives log-probs that are no numbers.
     """
     __tracebackhide__ = True
+    if len(texts) < _FEWEST:
+        remedy = f"give at least {_FEWEST}, better 30"
+        raise BadInputError(f"{len(texts)} texts cannot show that two models are one", where="texts", remedy=remedy)
     given = Given(ChainRequest(adapter=Path(a), base=str(base), device=device, seed=seed), Silent())
     items = tuple(TextItem("", text, str(i), str(i)) for i, text in enumerate(texts))
-    with closing(_adapted(given, Path(a))) as tested:
+    with given.adapted(Path(a)) as tested:
         taken = take_reference(tested, items, given.config, max_tokens=MAX_TOKENS)
     logprobs, bits = _read(given, str(b), taken)
     by_rule = margin_of(bits, floor=taken.floor, effect=taken.mean_effect)
@@ -74,23 +79,13 @@ def _read(given: Given, b: str, taken: Reference) -> tuple[npt.NDArray[np.float6
     """Return the log-probs that `b` gives the texts' tokens, float64[P] in nats, and how many bits a weight has."""
     if b.startswith(("http://", "https://")):
         with given.server(b) as server:
-            said = server.bits_per_weight()
-            # Servers compute and cache in 16 bits unless told otherwise.
-            return observe(server, taken).logprobs, None if said is None else min(said, 16.0)
+            return observe(server, taken).logprobs, bits_served(server.bits_per_weight())
     path = Path(b)
     if (path / "adapter_config.json").is_file():
-        with closing(_adapted(given, path)) as other:
-            return _tuned(other, taken), bits_of(str(other.dtype).removeprefix("torch."))
+        with given.adapted(path) as other:
+            return _tuned(other, taken), bits_of(other.dtype)
     with given.whole(path) as whole:
-        return observe(whole, taken).logprobs, bits_of(str(whole.dtype).removeprefix("torch."))
-
-
-def _adapted(given: Given, adapter: Path) -> Any:
-    from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
-    from dlm_sway.core.model import ModelSpec
-
-    spec = ModelSpec(base=str(given.directory), dtype="fp32", device=given.request.device)
-    return HuggingFaceDifferentialBackend(base_spec=spec, adapter_path=adapter)
+        return observe(whole, taken).logprobs, bits_of(whole.dtype)
 
 
 def _tuned(backend: Any, taken: Reference) -> npt.NDArray[np.float64]:

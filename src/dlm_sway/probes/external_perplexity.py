@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from dlm_sway.stats.equivalence import NonInferiority, non_inferiority
 from dlm_sway.stats.ranks import rank_test
 from dlm_sway.stats.sequential import small_sample
 
+LOOKS = (32, 48, 64, 96, 128)  # passages; the whole corpus is always the last look
 NULL_CUT = 24
 _GAIN: frozenset[Reducer] = frozenset({"gain"})
 
@@ -32,7 +33,6 @@ class ExternalPerplexitySpec(ProbeSpec):
         passages: control texts, their `stratum` the register; the shipped corpus when none are given.
         margin: the largest loss that counts as no harm, nat per token.
         max_tokens: read at most so many tokens of a passage, its first ones.
-        looks: after how many passages the bound is looked at; the last look is always at all of them.
         null_tokens: about how many tokens each null sees, for the figure shown beside; 0 for no such figure.
     """
 
@@ -40,7 +40,6 @@ class ExternalPerplexitySpec(ProbeSpec):
     passages: Items = ()
     margin: float = Field(default=0.05, gt=0)
     max_tokens: int = Field(default=128, ge=16)
-    looks: tuple[Annotated[int, Field(ge=8)], ...] = (32, 64, 128)
     null_tokens: int = Field(default=96, ge=0)
 
 
@@ -52,9 +51,9 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
     Null: none is beaten; "no harm" is non-inferiority with a margin. The rotation null (N1) is shown beside.
     Statistic: loss in log-prob per token, sum(l_base - l_ft) / sum(tokens), by passage; nat/token.
     Passes when: its one-sided 95 % bound is under the margin (0.05), and no register's own bound, corrected for their
-        number, lies over it. Fails when the whole interval is over the margin. The corpus is read in looks of 32, 64,
-        128 and all passages until decided; Pocock's constant pays for the looking. Between two tokenizers losses are
-        in bit/byte, and the margin in nat/token is taken at four bytes a token.
+        number, lies over it. Fails when the whole interval is over the margin. The corpus is read in looks of 32, 48,
+        64, 96, 128 and all passages until decided; Pocock's constant pays for the looking. Between two tokenizers
+        losses are in bit/byte, and the margin in nat/token is taken at four bytes a token.
     Costs: 32 to 280 passages of at most `max_tokens` tokens for base and fine-tune, and n_draws views of about 100
         tokens.
     """
@@ -131,7 +130,7 @@ def _passages(spec: ExternalPerplexitySpec) -> tuple[TextItem, ...]:
 
 
 def _looks(spec: ExternalPerplexitySpec) -> tuple[int, ...]:
-    return looks(len(_passages(spec)), spec.looks)
+    return looks(len(_passages(spec)), LOOKS)
 
 
 def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiority:

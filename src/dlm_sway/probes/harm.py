@@ -98,4 +98,6 @@ def judged(overall: NonInferiority, harmed: Sequence[str], *, unit: str, items: 
 def _need(overall: NonInferiority, items: str) -> str:
     if overall.n_to_decide:
         return f"about {overall.n_to_decide:,} {items} would decide"
-    return f"{overall.n_clusters} {items} do not decide"
+    if overall.n_clusters == 1:
+        return f"give more {items} than one"
+    return f"it is so near that no sensible number of {items} would decide"

@@ -6,9 +6,8 @@ those that all M draws would give, so stopping there spends no error (curtailed 
 The bounds hold for maxT too, since an adjusted p is never below its own rank p. A test that is still significant is
 therefore drawn to the end; one that has been beaten too often is not.
 
-`delta_kl` and `target_gain` choose their scale lam* from all draws, so there the count k can move with later ones, and
-what is said above holds nearly; where the scale moves, a later round scores all draws anew. The error is on the safe
-side: stopping early only ever ends in what is not significant.
+It holds where a statistic does not change with the number of draws. The scale lam* of `delta_kl` and `target_gain` does
+not: it comes from rotations of its own (`unsaturated`), so that a later round scores the new draws alone.
 """
 
 from __future__ import annotations

@@ -91,15 +91,14 @@ def two_sample(
         BadInputError: no prompt, unequal numbers of prompts or positions, or fewer than two samples of a side.
     """
     n_permutations = _two_sample_iv(first, second, n_permutations)
-    values, draws = [], np.zeros(n_permutations)
-    agreement = np.zeros(3)
+    values, agreements, draws = [], [], np.zeros(n_permutations)
     for x, y in zip(first, second, strict=True):
         kernel = _hamming(np.concatenate([x, y]))
         parts = _parts(kernel, np.arange(len(x) + len(y))[None, :] < len(x))  # [3, 1]
-        agreement += parts[:, 0] / len(first)
+        agreements.append(parts[:, 0])
         values.append(float(_discrepancy(parts)[0]))
         draws += _discrepancy(_parts(kernel, _labellings(len(x), len(y), n_permutations, rng=rng))) / len(first)
-    per_prompt = np.array(values)
+    per_prompt, agreement = np.array(values), np.mean(agreements, axis=0)
     estimate = float(per_prompt.mean())
     reached = int((draws >= estimate - _TIE).sum())
     return TwoSample(
@@ -144,9 +143,9 @@ def _parts(kernel: FloatArray, in_first: npt.NDArray[np.bool_]) -> FloatArray:
     n = int(in_first[0].sum())
     m = len(kernel) - n
     seen = z @ apart  # [B, N]
-    xx = (seen * z).sum(axis=1)
-    xy = seen.sum(axis=1) - xx
-    yy = apart.sum() - xx - 2 * xy
+    # Sums of what is not negative, and no differences: rounding must not make a share negative.
+    xx, xy = (seen * z).sum(axis=1), (seen * (1 - z)).sum(axis=1)
+    yy = (((1 - z) @ apart) * (1 - z)).sum(axis=1)
     return np.stack([xx / (n * (n - 1)), yy / (m * (m - 1)), xy / (n * m)])
 
 

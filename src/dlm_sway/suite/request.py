@@ -37,7 +37,6 @@ SPANS: Final = 80  # one look; 59 decide where nothing is recited
 SWEEP: Final = {"lambdas": (0.25, 0.5, 0.75, 1.0), "text_tokens": 320, "control_tokens": 480}
 # More passages say more than longer ones; in a suite they are read on, and where nulls stand is shown beside.
 CONTROL: Final = {"max_tokens": 64, "null_tokens": 0}
-QUICK_CONTROL: Final = CONTROL | {"looks": (16, 32, 48, 64, 96, 128)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ def _pairs(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...], *, quick: 
     if items:
         spec = {"name": "target_gain", "items": items, "held_out": unseen, **tokens}
         pairs = (*pairs, (TargetGain(), TargetGainSpec.model_validate(spec)))
-    control = {"name": "external_perplexity", **(QUICK_CONTROL if quick else CONTROL)}
+    control = {"name": "external_perplexity", **CONTROL}
     pairs = (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec.model_validate(control)))
     return pairs if quick or not items else (*pairs, *_findings(items, unseen))
 
