@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from types import MethodType
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from tests.models import ARCHITECTURES, backend_of, config_of
 from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig
 
+from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine import head as head_module
+from dlm_sway.engine.ask import Ask, TextItem
 from dlm_sway.engine.head import Head
+from dlm_sway.engine.run import Engine
 
 IDS = torch.arange(3, 24).reshape(3, 7)
 
@@ -110,6 +114,24 @@ def test_blocks_cover_all_positions_in_order_whatever_their_size(monkeypatch: py
         assert len(parts) > 1
         assert [i for s, _ in parts for i in range(35)[s]] == list(range(35))
         assert torch.equal(torch.cat([z for _, z in parts], dim=1), whole)
+
+
+@pytest.mark.parametrize("kind", ["qv", "ia3"])  # stacked, and view by view
+def test_no_block_is_kept_while_the_next_is_computed(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(head_module, "_BLOCK_BYTES", 1)
+    project, before, alive = Head.logits, [], []
+
+    def counted(head: Head, hidden: torch.Tensor) -> torch.Tensor:
+        alive.append(sum(ref() is not None for ref in before))
+        z = project(head, hidden)
+        before.append(weakref.ref(z))
+        return z
+
+    monkeypatch.setattr(Head, "logits", counted)
+    items = tuple(TextItem("", text, text, text) for text in ("one text of some length", "and another one"))
+    Engine(backend_of("llama", kind)).answer([Ask(items, (FINETUNED,), frozenset({"gain", "kl"}), format="raw")])
+    assert len(alive) > 2
+    assert set(alive) == {0}
 
 
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])

@@ -69,9 +69,12 @@ class Head:
             return hidden.float()
         return self._projected(hidden)
 
-    @torch.inference_mode()
     def blocks(self, hidden: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield logits [V, p, K] of hidden states [V, P, d], a block of positions at a time."""
+        """Yield logits [V, p, K] of hidden states [V, P, d], a block of positions at a time.
+
+        Nobody on the way keeps a block while the next is computed. PyTorch's decorator for generators would, so the
+        caller brings its own `inference_mode`.
+        """
         n_views, n_positions, width = hidden.shape
         vocabulary = self._vocabulary if self.is_separate else width
         least = rows_for(n_views, 1)
@@ -80,6 +83,7 @@ class Head:
             part = hidden[:, begin : begin + step]  # [V, p, d]
             z = self.logits(tall(part, least).reshape(-1, width))  # [V * p, K]
             yield slice(begin, begin + step), z.reshape(n_views, -1, z.shape[-1])[:, : part.shape[1]]
+            del z
 
     @property
     def _vocabulary(self) -> int:

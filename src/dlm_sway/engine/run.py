@@ -234,6 +234,7 @@ class Engine:
             for block, logits in blocks:
                 for name, value in reduce_block(logits[0], logits[1:], target[block], chunk.reducers).items():
                     parts[name].append(value.cpu())
+                del logits
         return {name: torch.cat(parts_of, dim=-1).numpy() for name, parts_of in parts.items()}
 
     def _ran(self, chunk: Chunk, seconds: float) -> None:

@@ -100,7 +100,6 @@ class StackedSource:
         """Let the model read view-major rows inside the block, row group v computing `views[v]`."""
         return stacked(self._backend.sites, views, self._store, self._seats)
 
-    @torch.inference_mode()
     def blocks(self, ids: Tensor, keep: Tensor, views: Sequence[View], heads: Heads | None = None) -> Blocks:
         """Yield logits of the base and `views`, block by block."""
         n_views = 1 + len(views)

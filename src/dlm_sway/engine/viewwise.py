@@ -63,7 +63,6 @@ class ViewwiseSource:
         (view,) = views
         return shown(self._backend.model, self._backend.sites, view, draw=self._store.get)
 
-    @torch.inference_mode()
     def blocks(
         self, ids: Tensor, keep: Tensor, views: Sequence[View], heads: Heads | None = None
     ) -> Generator[tuple[slice, Tensor], None, None]:
