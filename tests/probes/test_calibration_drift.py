@@ -157,6 +157,14 @@ def test_accuracy_is_claimed_where_the_facts_decide_it() -> None:
     )
 
 
+def test_accuracy_is_not_claimed_where_facts_share_a_cluster() -> None:
+    base = knowing(40, sure=4.0)
+    lost = judged(base, shaken(base, loss=9.0), facts=questions(40, cluster="one"))
+    assert lost.evidence["accuracy"]["lost"] >= 35
+    assert "accuracy" not in lost.evidence["claims"]
+    assert lost.verdict is Verdict.INCONCLUSIVE
+
+
 def test_harm_to_one_category_fails_however_small_the_average_is() -> None:
     base = knowing(320, sure=2.0)
     names = [f"c{i % 8}" for i in range(320)]

@@ -13,9 +13,8 @@ from dlm_sway.core.result import ProbeResult, Question, Verdict
 from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.engine.ask import Scores
 from dlm_sway.probes.base import Env, Found, NullTest, build_probe
-from dlm_sway.probes.delta_kl import statistic
+from dlm_sway.probes.delta_kl import beyond_rounding, statistic
 from dlm_sway.probes.unsaturated import PILOT_DRAWS, PILOT_LAM, TARGET_KL, lam_star
-from dlm_sway.stats.paired import gain
 
 Language = Callable[..., tuple[str, ...]]
 Run = Callable[..., ProbeResult]
@@ -127,7 +126,7 @@ def test_the_effect_at_the_next_token_is_that_of_the_whole_distributions(
         _by_hand(divergence, _dense(backend, backend.as_base(), p), _dense(backend, backend.as_finetuned(), p))
         for p in prompts
     ]
-    assert _claim(result, "applied").effect == pytest.approx(np.mean(expected), rel=1e-4)
+    assert result.evidence["effect_at_1"]["estimate"] == pytest.approx(np.mean(expected), rel=1e-4)
     assert result.evidence["effect_at_1"]["n_tokens"] == result.evidence["null_tokens"] == len(prompts)
     assert result.evidence["divergence"] == divergence
 
@@ -148,6 +147,19 @@ def test_a_bounded_divergence_tells_trained_from_noise(ran: Run, language: Langu
     trained = _learn(ran, language(12), divergence=divergence)
     noise = ran({"strength": 0.3, "adapter_seed": 1}, kind="delta_kl", prompts=language(12), divergence=divergence)
     assert (trained.verdict, noise.verdict) == (Verdict.PASS, Verdict.FAIL)
+
+
+@pytest.mark.parametrize("divergence", ["kl", "js", "tv"])
+def test_what_rounding_explains_is_no_effect_by_any_divergence(scores_of: MakeScores, divergence: str) -> None:
+    probe, spec = build_probe({"name": "x", "kind": "delta_kl", "prompts": ["a"], "divergence": divergence})
+    kl = np.full((1, 4), 3.7e-6)
+    plain = scores_of([2, 2], kl=kl, js=kl / 4, tv=np.sqrt(kl / 4))
+    for floor, verdict in ((5e-6, Verdict.FAIL), (1e-7, Verdict.PASS)):
+        env = Env(n_draws=19, floor=floor, null_refusal="no rule")
+        result = probe.judge(spec, env, Found(data={"plain": plain}), {})
+        assert _claim(result, "applied").verdict is verdict
+        assert _claim(result, "applied").effect == pytest.approx(3.7e-6)
+    assert (np.sqrt(kl / 2) <= beyond_rounding("tv", 3.7e-7) + 1e-12).all()
 
 
 def test_too_few_draws_are_inconclusive_and_say_how_many_it_takes(ran: Run, language: Language) -> None:
@@ -175,8 +187,7 @@ def test_a_significant_ratio_under_the_minimum_does_not_pass(ran: Run, language:
 def test_a_change_that_no_null_input_shows_is_inconclusive(scores_of: MakeScores) -> None:
     probe, spec = build_probe({"name": "x", "kind": "delta_kl", "prompts": ["a"]})
     plain = scores_of([2, 2], kl=np.ones((1, 4)))
-    effect = gain([2.0, 2.0], [2, 2], rng=np.random.default_rng(0))
-    data = {"effect": effect, "plain": plain, "lam": 1.0, "at_star": scores_of([2], kl=np.zeros((20, 2)))}
+    data = {"plain": plain, "lam": 1.0, "at_star": scores_of([2], kl=np.zeros((20, 2)))}
     found = Found((NullTest("learned", 0.0, np.zeros(19), "log"),), data)
     result = probe.judge(spec, Env(n_draws=19), found, {"learned": 1.0})
     assert result.verdict is Verdict.INCONCLUSIVE

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm_sway.engine.ask import TextItem
-from dlm_sway.probes.inputs import shown, subset, tokens_about
+from dlm_sway.probes.inputs import clusters, shown, subset, tokens_about
 
 
 def _items(n: int, *, words: int = 14, strata: int = 1, prompt: str = "") -> tuple[TextItem, ...]:
@@ -62,6 +63,13 @@ def test_no_item_is_chosen_twice_and_none_is_invented(words: list[int], tokens: 
     assert 1 <= len(set(chosen)) == len(chosen)
     assert set(chosen) <= set(items)
     assert len(chosen) == 1 or sum(min(32, tokens_about(i)) for i in chosen) <= tokens
+
+
+def test_a_text_that_is_given_again_counts_with_its_first() -> None:
+    item = TextItem("p", "some text", "a", "1")
+    again = [item, replace(item, cluster="b"), replace(item, cluster="c", completion="some  text\n")]
+    other = [replace(item, cluster="d", prompt="q"), replace(item, cluster="e", messages=({"role": "user"},))]
+    assert clusters([*again, *other]) == ["a", "a", "a", "d", "e"]
 
 
 def test_a_text_is_shown_on_one_line_and_shortened() -> None:

@@ -33,11 +33,13 @@ def judged(
     p: float = 0.05,
     draws: float = 0.0,
     tokens: tuple[int, int] = (4, 4),
+    cluster: str | None = None,
     **options: Any,
 ) -> ProbeResult:
     """Judge margins under the base, and how the fine-tune changes them, with the given p against its nulls."""
     n = len(before)
-    raw = {"name": "x", "kind": "preference_flip", "triples": triples(("a",) * n, ("b",) * n), **options}
+    given = [t | ({"cluster": cluster} if cluster else {}) for t in triples(("a",) * n, ("b",) * n)]
+    raw = {"name": "x", "kind": "preference_flip", "triples": given, **options}
     probe, spec = build_probe(raw)
     env = Env(n_draws=19)
     ask, under_nulls = probe.plan(spec, env, ())
@@ -145,6 +147,13 @@ def test_flips_away_from_the_chosen_answer_fail_even_where_the_mean_grew() -> No
     assert "turned to the rejected answer more often" in result.message
     assert result.evidence["flips"]["n_to_rejected"] == 10
     assert result.evidence["flips"]["p_mcnemar"] == pytest.approx(2 * 0.5**10)
+
+
+def test_flips_of_one_prompt_are_one_flip() -> None:
+    result = judged([0.1] * 8, [-0.3] * 8, cluster="the same")
+    assert result.evidence["flips"]["n_to_rejected"] == 8
+    assert result.evidence["flips"]["p_mcnemar"] == 1.0
+    assert result.verdict is Verdict.INCONCLUSIVE
 
 
 def test_triples_that_the_base_had_wrong_do_not_regress_to_a_pass() -> None:

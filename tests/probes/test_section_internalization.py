@@ -11,6 +11,7 @@ from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import ProbeResult, Verdict
 from dlm_sway.engine.ask import Ask, Scores
 from dlm_sway.probes.base import Env, build_probe
+from dlm_sway.probes.section_marks import nulls_of
 
 Language = Callable[..., tuple[str, ...]]
 Run = Callable[..., ProbeResult]
@@ -157,6 +158,17 @@ def test_a_gain_that_random_directions_have_is_not_taken_in() -> None:
     assert result.evidence["took"] == []
 
 
+def test_what_later_draws_could_change_is_known_of_each_section() -> None:
+    rates = np.vstack([np.array([[0.5, 0.1, 0.1]]), np.linspace([0.0, 0.0, 0.0], [0.4, 0.4, 0.4], 19)])
+    nulls = nulls_of(rates, alpha=0.05)
+    low, high = (nulls.at_end(39, above=above) for above in (False, True))
+    beaten = np.array([0, 14, 14])
+    assert low.p_raw.tolist() == pytest.approx(((1 + beaten) / 40).tolist())
+    assert high.p_raw.tolist() == pytest.approx(((21 + beaten) / 40).tolist())
+    assert (low.p <= nulls.p).all()
+    assert high.p.tolist() == [1.0] * 3
+
+
 def test_whether_any_section_took_is_asked_of_the_whole_suite_first() -> None:
     assert judged([0.5] * 5, p=0.05).verdict is Verdict.PASS
     later = judged([0.5] * 5, p=0.3)
@@ -191,6 +203,13 @@ def test_many_sections_exchange_halves_in_groups_by_the_seed() -> None:
     assert sum(v is not None for row in values for v in row) == 3 * 16 == result.evidence["counts"]["n_cells"]
     assert "3 groups" in result.evidence["matrix_note"]
     assert all(values[i][i] == pytest.approx(0.5, abs=0.2) for i in range(12))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 7])
+def test_no_section_is_left_without_a_partner(n: int) -> None:
+    result = judged([0.5] * n, partners=2)
+    assert result.verdict is Verdict.PASS
+    assert result.evidence["counts"]["n_cells"] == (2 * n if n % 2 == 0 else 2 * (n - 3) + 9)
 
 
 def test_the_matrix_has_first_halves_as_rows(language: Language) -> None:

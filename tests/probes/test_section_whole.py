@@ -28,7 +28,13 @@ def in_sections(texts: tuple[str, ...], names: list[str]) -> list[dict[str, str]
 
 
 def judged(
-    gains: dict[str, float], *, texts: int = 2, tokens: int = 160, tone: float = 0.0, seed: int = 0
+    gains: dict[str, float],
+    *,
+    texts: int = 2,
+    tokens: int = 160,
+    tone: float = 0.0,
+    spread: float = 0.3,
+    seed: int = 0,
 ) -> ProbeResult:
     """Judge sections of so many texts each, whose tokens gain so much, against controls that gain `tone`."""
     rng = stream(seed, "whole")
@@ -37,7 +43,7 @@ def judged(
     whole, control = probe.plan(spec, Env(), ())
 
     def answer(ask: Ask, means: list[float], size: int) -> Scores:
-        values = np.repeat(np.array([means]), size, axis=1) + 0.3 * rng.standard_normal((1, len(means) * size))
+        values = np.repeat(np.array([means]), size, axis=1) + spread * rng.standard_normal((1, len(means) * size))
         offsets = np.arange(len(means) + 1) * size
         return Scores(ask.items, ask.views, offsets, {"gain": values}, rng.normal(-3, 1, offsets[-1]))
 
@@ -69,6 +75,13 @@ def test_short_sections_are_undecided() -> None:
     result = judged({"a": 0.5, "b": 0.5}, texts=1, tokens=6)
     assert result.verdict is Verdict.INCONCLUSIVE
     assert "6 tokens are too few" in result.message
+
+
+def test_a_gain_of_the_minimum_that_scatters_is_undecided_and_no_failure() -> None:
+    for seed in range(10):
+        result = judged(dict.fromkeys("abcd", 0.1), texts=1, tokens=64, spread=1.0, seed=seed)
+        assert result.verdict in (Verdict.INCONCLUSIVE, Verdict.WARN)
+        assert "random directions" not in result.message
 
 
 def test_where_nothing_took_hardly_a_section_is_said_to_have() -> None:

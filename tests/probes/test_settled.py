@@ -7,7 +7,10 @@ import pytest
 
 from dlm_sway.core.result import ProbeResult, Verdict
 from dlm_sway.probes.base import Env, Found, NullTest, ProbeSpec
+from dlm_sway.probes.claims import null_evidence
+from dlm_sway.probes.directional import directional
 from dlm_sway.probes.settled import settled
+from dlm_sway.stats.paired import gain
 
 
 class Judge:
@@ -16,7 +19,10 @@ class Judge:
     def __init__(self, *, big_enough: bool = True) -> None:
         self.big_enough = big_enough
 
-    def judge(self, spec: ProbeSpec, env: Env, found: Found, p: Any) -> ProbeResult:  # noqa: ARG002 (as probes have it)
+    def at_end(self, found: Found, *, above: bool) -> Found:  # noqa: ARG002 (as probes have it)
+        return found
+
+    def judge(self, spec: ProbeSpec, env: Env, found: Found, p: Any) -> ProbeResult:  # noqa: ARG002 (as above)
         passes = self.big_enough and all(p[t.name] <= env.alpha for t in found.tests)
         return ProbeResult(name="x", kind="x", verdict=Verdict.PASS if passes else Verdict.FAIL)
 
@@ -47,6 +53,40 @@ def test_a_verdict_that_the_null_has_no_part_in_is_decided() -> None:
     for found in (None, Found()):
         open_probe: Any = (Judge(), spec, Env(), found)
         assert settled([open_probe], n_draws=99) is True
+
+
+class Directional:
+    """Judges as probes of a signed effect do: a raw p from which random directions do as well, and an adjusted one."""
+
+    def at_end(self, found: Found, *, above: bool) -> Found:  # noqa: ARG002 (as probes have it)
+        return found
+
+    def judge(self, spec: ProbeSpec, env: Env, found: Found, p: Any) -> ProbeResult:  # noqa: ARG002 (as above)
+        (test,) = found.tests
+        effect = gain(np.full(30, 0.7) + 0.1 * np.arange(30) % 3, np.ones(30, dtype=int), rng=np.random.default_rng(0))
+        verdict, _ = directional(effect, 0.1, null_evidence(test, p[test.name]), env, units="prompts")
+        return ProbeResult(name="x", kind="x", verdict=verdict)
+
+
+def test_where_the_rank_itself_decides_stopping_gives_the_verdict_of_all_draws() -> None:
+    rng = np.random.default_rng(0)
+    probe, spec, env = Directional(), ProbeSpec(name="x", kind="x"), Env()
+    stopped: list[Verdict] = []
+    for _ in range(300):
+        draws, real = rng.normal(size=99), rng.choice([0.9, 0.0, 3.0])
+
+        def judged(m: int, real: float = real, draws: Any = draws) -> tuple[Any, Verdict]:
+            test = NullTest("t", real, draws[:m], "linear")
+            p = {"t": (1 + np.count_nonzero(draws[:m] >= real)) / (m + 1)}
+            return (probe, spec, env, Found((test,))), probe.judge(spec, env, Found((test,)), p).verdict
+
+        for m in (19, 39):
+            measured, verdict = judged(m)
+            if settled([measured], n_draws=99):
+                assert verdict is judged(99)[1]
+                stopped.append(verdict)
+                break
+    assert stopped.count(Verdict.FAIL) > 50
 
 
 def test_stopping_never_gives_another_verdict_than_all_draws() -> None:

@@ -90,6 +90,17 @@ def test_names_that_were_not_offered_fail_and_are_named(ran: Run) -> None:
     assert claim(allowed, "in_set").verdict is Verdict.PASS
 
 
+def test_a_call_that_is_allowed_without_a_tool_is_valid(ran: Run) -> None:
+    given = [{"prompt": c["prompt"], "gold": {"name": "noop", "arguments": {}}} for c in cases()]
+    noop = '<tool_call>{"name": "noop", "arguments": {}}</tool_call>'
+    result = asked(ran, call(), noop, cases=given, allowed=["noop"])
+    assert {n: claim(result, n).verdict for n in ("valid", "in_set", "right")} == dict.fromkeys(
+        ("valid", "in_set", "right"), Verdict.PASS
+    )
+    broken = asked(ran, call(), '<tool_call>{"name": "noop", "arguments": 3}</tool_call>', allowed=["noop"])
+    assert claim(broken, "valid").verdict is Verdict.FAIL
+
+
 def test_with_gold_calls_a_gain_must_be_shown(ran: Run) -> None:
     learned = asked(ran, call(4), call(), cases=cases(gold=True))
     assert (claim(learned, "right").verdict, claim(learned, "right").effect) == (Verdict.PASS, 1.0)

@@ -76,6 +76,18 @@ def test_no_gain_at_any_safe_scale_leaves_none() -> None:
     assert advised(-RISING, HARMLESS).reason == "no gain"
 
 
+@pytest.mark.parametrize("first", [0.01, -0.001])
+def test_a_full_scale_that_loses_is_not_as_good_as_any_other(first: float) -> None:
+    control = texts(HARMLESS, 40, seed=1, spread=0.06, noise=0.02)
+    little = texts(np.array([first, -0.02, -0.02, -0.03, -0.03]), 60, seed=0, spread=0.0, noise=0.05)
+    found = dose(LAM, little, control, rng=stream(0, "test"))
+    assert (found.lam, found.reason) == (None, "no gain")
+    wild = texts(np.array([0.1, -0.1, -0.2, -0.4, -0.4]), 12, seed=0, spread=0.0, noise=0.8)
+    unsure = dose(LAM, wild, control, rng=stream(0, "test"))
+    assert unsure.gains[3] < 0 < unsure.gains.max()
+    assert (unsure.lam, unsure.reason) == (None, "undecided")
+
+
 def test_harm_that_is_not_decided_is_not_called_safe() -> None:
     found = advised(RISING, 0.06 * LAM, n_control=6)
     assert (found.lam, found.reason) == (None, "undecided")

@@ -171,6 +171,15 @@ class Probe(ABC, Generic[SpecT]):
     def judge(self, spec: SpecT, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
         """Return the result; `p` holds the adjusted p-value of each of `found.tests` by name."""
 
+    def at_end(self, found: Found, *, above: bool) -> Found:
+        """Return what is measured, its `tests` with all draws there will be, and all else that draws decide likewise.
+
+        The later draws are made up: all `above` everything before, or all below it (`settled`). A probe whose `judge`
+        reads nulls outside `tests` says here what becomes of them.
+        """
+        del above
+        return found
+
     def run(self, spec: SpecT, ctx: RunContext) -> ProbeResult:
         """Run this probe alone: a suite of one."""
         if self.needs_model is False:

@@ -236,6 +236,7 @@ class _Accuracy:
 
     def __init__(self, read: Answered, margin: float, level: float) -> None:
         self.cells, self.margin, self.n = read.flips(), margin, len(read.choices)
+        self.independent = len(set(read.clusters)) == self.n
         lost, won = self.cells["lost"], self.cells["won"]
         self.p = mcnemar(lost, won)
         self.fall: Proportion = newcombe_paired(
@@ -243,7 +244,9 @@ class _Accuracy:
         )
 
     def claim(self) -> dict[str, Question]:
-        """Return the claim where these facts decide it, else none: log loss stands for it."""
+        """Return the claim where these facts decide it, else none: log loss stands for it, by cluster too."""
+        if not self.independent:
+            return {}
         fall, verdict, tail = self.fall, None, ""
         if fall.low > self.margin:
             verdict, tail = Verdict.FAIL, f"surely more than {self.margin:.0%}"

@@ -15,7 +15,7 @@ from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.engine.ask import Ask, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
-from dlm_sway.probes.delta_kl import FLOOR_MULTIPLE, item_means
+from dlm_sway.probes.delta_kl import beyond_rounding, item_means
 from dlm_sway.probes.distinct import distinct
 from dlm_sway.probes.embed import MINILM, open_embedder
 from dlm_sway.probes.inputs import Items, shown
@@ -92,7 +92,8 @@ class ClusterKL(Probe[ClusterKLSpec]):
         effects = np.maximum(item_means(scores, spec.divergence)[0], 0.0)
         labels = [label for _, label in pairs] if spec.labels else _found_topics(scores.items, spec, env)
         # Rounding alone makes effects up to the floor, and its logarithm would be no effect's.
-        smallest = max(FLOOR_MULTIPLE * env.floor, _NEGLIGIBLE * float(effects.mean()), np.finfo(np.float64).tiny)
+        rounding = beyond_rounding(spec.divergence, env.floor)
+        smallest = max(rounding, _NEGLIGIBLE * float(effects.mean()), np.finfo(np.float64).tiny)
         units = _units(scores.items, labels, np.maximum(effects, smallest))
         values = np.log([u[1] for u in units])
         names = [u[0] for u in units]
@@ -142,8 +143,9 @@ def _units(items: tuple[TextItem, ...], labels: list[str], effects: npt.NDArray[
 def _claim(test: GroupTest | None, found: Found, spec: ClusterKLSpec, env: Env) -> Question:
     null = f"labels (N4), {N_PERMUTATIONS:,} permutations"
     units, mean = found.data["units"], float(found.data["effects"].mean())
-    if test is not None and mean <= FLOOR_MULTIPLE * env.floor:
-        message = f"there is no effect to differ, {mean:.2g} nat where numerics make {env.floor:.2g}"
+    rounding = beyond_rounding(spec.divergence, env.floor)
+    if test is not None and mean <= rounding:
+        message = f"there is no effect to differ, {mean:.2g} where numerics explain {rounding:.2g}"
         return Question(verdict=Verdict.INCONCLUSIVE, null=null, message=message)
     if test is None or test.icc is None:
         n, k = len(units), len({name for name, _ in units})

@@ -43,7 +43,7 @@ class DeltaKLSpec(ProbeSpec):
     Attributes:
         prompts: texts; the built-in 32 when none are given.
         position: every token of a text, or the next token after it.
-        divergence: between base and view; `kl` is KL(base || view).
+        divergence: what `learned` compares; `kl` is KL(base || view), which `applied` takes whatever stands here.
         null_tokens: about how many tokens each null sees.
         min_ratio: the smallest ratio to the median null worth a pass.
     """
@@ -62,9 +62,10 @@ class DeltaKL(Probe[DeltaKLSpec]):
 
     Asks: does the fine-tune differ from the base, and by more than an unstructured change of the same size?
     Null: rotation (N1): each module keeps A and its singular values, its output side turns at random.
-    Statistic: mean divergence to the base per position, then item, then cluster; nat. `applied` at scale 1 against the
-        numeric floor N0. `learned` at the scale lam* <= 1 where the median KL of a few rotations of their own is
-        about 0.07 nat, so that a strong adapter does not saturate; they are no nulls of the test, so p stays exact.
+    Statistic: mean divergence to the base per position, then item, then cluster; nat. `applied` at scale 1, in KL,
+        against the numeric floor N0. `learned` at the scale lam* <= 1 where the median KL of a few rotations of their
+        own is about 0.07 nat, so that a strong adapter does not saturate; they are no nulls of the test, so p stays
+        exact.
     Passes when: applied is over 10 x N0, and learned has p <= alpha after maxT and a ratio >= 1.2 to the median null.
         Where a server gives no log-probs, `applied` is answered by `sampled_text`, and `learned` is skipped.
     Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 200 tokens.
@@ -92,11 +93,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
         if env.scores_refusal:
             return _TEXT.measure(_as_text(spec, env), env, seen)
         plain = seen[0][0]
-        ones = np.ones(len(plain.items), dtype=np.int64)
-        effect = gain(
-            item_means(plain, spec.divergence)[0], ones, clusters(plain.items), rng=env.rng(spec.name, "interval")
-        )
-        data: dict[str, Any] = {"effect": effect, "plain": plain}
+        data: dict[str, Any] = {"plain": plain}
         if env.null_refusal:
             return Found(data=data)
         at_star = seen[1][0]
@@ -108,9 +105,9 @@ class DeltaKL(Probe[DeltaKLSpec]):
         """Two claims: applied, learned."""
         if env.scores_refusal:
             return _TEXT.judge(_as_text(spec, env), env, found, p).model_copy(update={"kind": self.kind})
-        effect: Estimate = found.data["effect"]
         plain: Scores = found.data["plain"]
-        applied = _applied(effect, env.floor)
+        effect = _effect(plain, spec, env, spec.divergence)
+        applied = _applied(_effect(plain, spec, env, "kl"), env.floor)
         learned, evidence = self._learned(spec, env, found, p, applied)
         return result_of(
             spec,
@@ -124,7 +121,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
                 "effect_at_1": estimate_evidence(effect) | {"n_tokens": int(plain.tokens.sum())},
                 "numeric_floor": env.floor,
                 "items": extremes(plain.items, plain.item_sums(spec.divergence)[0], plain.tokens),
-                **item_records({"applied": _measured(spec, plain)}, seed=env.seed),
+                **item_records({"applied": _measured(plain)}, seed=env.seed),
                 "dropped": [],
             },
         )
@@ -154,6 +151,11 @@ class DeltaKL(Probe[DeltaKLSpec]):
         return claim, evidence
 
 
+def _effect(plain: Scores, spec: DeltaKLSpec, env: Env, divergence: Reducer) -> Estimate:
+    ones = np.ones(len(plain.items), dtype=np.int64)
+    return gain(item_means(plain, divergence)[0], ones, clusters(plain.items), rng=env.rng(spec.name, "interval"))
+
+
 def null_ask(spec: DeltaKLSpec, env: Env, views: tuple[View, ...]) -> Ask:
     """Return what nulls are asked: the part of the texts that each of them sees."""
     return _ask(spec, env, seen_by_nulls(_items(spec), env, tokens=spec.null_tokens), views, cut=CUT)
@@ -166,9 +168,18 @@ def _as_text(spec: DeltaKLSpec, env: Env) -> SampledTextSpec:
     return SampledTextSpec(name=spec.name, prompts=tuple(texts[i] for i in sorted(order)))
 
 
-def _measured(spec: DeltaKLSpec, plain: Scores) -> Measured:
+def _measured(plain: Scores) -> Measured:
     ones = np.ones(len(plain.items), dtype=np.int64)
-    return Measured(plain.items, item_means(plain, spec.divergence)[0], ones, "nat/token", None, None)
+    return Measured(plain.items, item_means(plain, "kl")[0], ones, "nat/token", None, None)
+
+
+def beyond_rounding(divergence: Reducer, floor: float) -> float:
+    """Return the mean divergence up to which numerics explain it: ten times the floor N0, which is a KL in nats.
+
+    A total variation is taken by what such a KL allows, sqrt(KL / 2) (Pinsker): it goes as the root of a small KL.
+    """
+    most = FLOOR_MULTIPLE * floor
+    return float(np.sqrt(most / 2)) if divergence == "tv" else most
 
 
 def item_means(scores: Scores, divergence: Reducer) -> npt.NDArray[np.float64]:

@@ -75,8 +75,13 @@ def _interleaved(items: Sequence[TextItem], rng: np.random.Generator) -> list[Te
 
 
 def clusters(items: Sequence[TextItem]) -> list[str]:
-    """Return the cluster of each item."""
-    return [item.cluster for item in items]
+    """Return the cluster of each item; a text that is given again is in that of its first, since it adds nothing."""
+    first: dict[str, str] = {}
+    return [first.setdefault(_words(item), item.cluster) for item in items]
+
+
+def _words(item: TextItem) -> str:
+    return " ".join(f"{item.prompt}\n{item.completion}\n{item.messages or ''}".split())
 
 
 def opening(item: TextItem) -> str:

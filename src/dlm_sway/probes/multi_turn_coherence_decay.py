@@ -15,7 +15,7 @@ from dlm_sway.core.views import BASE, FINETUNED, View
 from dlm_sway.engine.ask import Ask, Scores, TextItem, Write, Written
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
-from dlm_sway.probes.delta_kl import FLOOR_MULTIPLE, item_means
+from dlm_sway.probes.delta_kl import beyond_rounding, item_means
 from dlm_sway.probes.dialogue import FOLLOW_UPS, Dialogue, fits
 from dlm_sway.probes.distinct import distinct
 from dlm_sway.probes.fade import Fading
@@ -235,7 +235,7 @@ def _heard(side: _Side, answer: Scores | None, spec: MultiTurnSpec, env: Env) ->
     means = np.maximum(item_means(answer, spec.divergence)[0], 0.0)
     table = means.reshape(spec.max_turns, -1)
     fading = None
-    if table[0].mean() > FLOOR_MULTIPLE * env.floor:
+    if table[0].mean() > beyond_rounding(spec.divergence, env.floor):
         found = decay(np.arange(spec.max_turns, dtype=np.float64), table)
         fading = Fading(found, "turns", spec.min_half_life, f"in turn {spec.max_turns}", "conversations")
     return _Heard(side, spec, env.floor, table, int(answer.tokens.sum()), fading)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -125,7 +126,7 @@ class PreferenceFlip(Probe[PreferenceFlipSpec]):
             return result_of(spec, {"prefers": claim}, headline="prefers", score=None, evidence={"dropped": dropped})
         effect: Estimate = found.data["effect"]
         null = null_evidence(found.tests[0], p["prefers"]) if found.tests else None
-        flips = _Flips.of(found.data["margins"])
+        flips = _Flips.of(found.data["margins"], [triple.group for triple in kept])
         claim = _claim(spec, env, effect, null, flips)
         evidence = _evidence(spec, kept, found, flips)
         evidence |= item_records({"prefers": _measured(spec, kept, found)}, seed=env.seed)
@@ -166,17 +167,20 @@ class _Margins:
 
 @dataclass(frozen=True, slots=True)
 class _Flips:
-    """Which triples changed sides, int64 each, and the exact two-sided p that both ways are alike."""
+    """Which triples changed sides, int64 each, and the exact two-sided p, over groups, that both ways are alike."""
 
     gained: npt.NDArray[np.int64]
     lost: npt.NDArray[np.int64]
     p: float
 
     @classmethod
-    def of(cls, margins: _Margins) -> _Flips:
+    def of(cls, margins: _Margins, groups: Sequence[str]) -> _Flips:
         before, after = margins.base > 0, margins.finetuned > 0
         gained, lost = np.flatnonzero(~before & after), np.flatnonzero(before & ~after)
-        return cls(gained, lost, mcnemar(len(lost), len(gained)))
+        net = Counter(groups[i] for i in gained)
+        net.subtract(groups[i] for i in lost)
+        # Triples of one group turn together, so a group is one that turned, whichever way most of it did.
+        return cls(gained, lost, mcnemar(sum(n < 0 for n in net.values()), sum(n > 0 for n in net.values())))
 
 
 def usable(spec: PreferenceFlipSpec) -> tuple[tuple[Triple, ...], list[dict[str, str]]]:

@@ -18,7 +18,7 @@ from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.engine.ask import Ask, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
-from dlm_sway.probes.delta_kl import FLOOR_MULTIPLE, item_means
+from dlm_sway.probes.delta_kl import beyond_rounding, item_means
 from dlm_sway.probes.distinct import distinct
 from dlm_sway.probes.fade import Fading
 from dlm_sway.probes.filler import Ids, behind, encoded, fillers, with_tail
@@ -104,7 +104,7 @@ class PromptCollapse(Probe[PromptCollapseSpec]):
         answers: tuple[Scores, ...] = seen[0]
         table = np.stack([np.maximum(item_means(s, spec.divergence)[0], 0.0) for s in answers], axis=1)  # [n_L, n]
         data: dict[str, Any] = {"setup": setup, "table": table, "n_tokens": int(sum(s.tokens.sum() for s in answers))}
-        if table[0].mean() > FLOOR_MULTIPLE * env.floor:
+        if table[0].mean() > beyond_rounding(spec.divergence, env.floor):
             data["decay"] = decay(setup.lengths, _by_cluster(table, setup.prompts))
         return Found(data=data)
 
@@ -119,7 +119,7 @@ class PromptCollapse(Probe[PromptCollapseSpec]):
             "dropped": setup.dropped,
         }
         if "decay" not in found.data:
-            claim = Question(verdict=Verdict.INCONCLUSIVE, message=_nothing_to_compare(setup, found, env))
+            claim = Question(verdict=Verdict.INCONCLUSIVE, message=_nothing_to_compare(setup, found, spec, env))
             return result_of(spec, {"holds": claim}, headline="holds", score=None, evidence=evidence)
         longest = setup.lengths[-1]
         fading = Fading(found.data["decay"], "tokens", spec.min_half_life, f"behind {longest:,} tokens", "prompts")
@@ -215,14 +215,14 @@ def _by_cluster(table: npt.NDArray[np.float64], prompts: Sequence[_Prompt]) -> n
     return np.stack([table[:, names == name].mean(axis=1) for name in dict.fromkeys(names)], axis=1)
 
 
-def _nothing_to_compare(setup: _Setup, found: Found, env: Env) -> str:
+def _nothing_to_compare(setup: _Setup, found: Found, spec: PromptCollapseSpec, env: Env) -> str:
     if not setup.prompts:
         return "no prompt can be put behind a context; give longer prompts"
     if "table" not in found.data:
         return f"no context fits before the prompts: {(setup.capped or {}).get('why')}; give shorter prompts"
-    mean = float(found.data["table"][0].mean())
+    mean, rounding = float(found.data["table"][0].mean()), beyond_rounding(spec.divergence, env.floor)
     return (
-        f"no effect that could fall: {mean:.2g} nat without a context, and numerics alone make {env.floor:.2g}; "
+        f"no effect that could fall: {mean:.2g} without a context, where numerics explain {rounding:.2g}; "
         "give prompts on which the fine-tune differs"
     )
 

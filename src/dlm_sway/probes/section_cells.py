@@ -64,7 +64,7 @@ def layout(items: Sequence[TextItem], *, most: int, group: int, context: int, rn
     Args:
         items: the sections; where they have a prompt, it is the first half.
         most: sections that are read at most.
-        group: sections at most that exchange their first halves.
+        group: sections that exchange their first halves, at most; one more where one would be left over.
         context: characters of a first half at most.
         rng: for the choice and the groups.
     """
@@ -85,7 +85,8 @@ def layout(items: Sequence[TextItem], *, most: int, group: int, context: int, rn
     left_out = set(range(len(sections))) - set(chosen)
     dropped += [{"label": shown(sections[i].label), "why": f"not among the {most} drawn"} for i in sorted(left_out)]
     n = len(chosen)
-    parted = np.array_split(rng.permutation(n), max(1, -(-n // group)))
+    n_groups = max(1, min(-(-n // group), n // 2))  # a section alone has nothing to exchange
+    parted = np.array_split(rng.permutation(n), n_groups)
     groups = tuple(tuple(sorted(int(i) for i in part)) for part in parted if part.size)
     return Layout(tuple(sections[i] for i in chosen), groups, tuple(dropped[:200]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -39,7 +40,8 @@ class SectionInternalizationSpec(ProbeSpec):
         controls: texts of the same form and other content; matched passages of the shipped corpus when none are given.
         min_gain: the smallest gain of a section worth counting, nat per token.
         max_sections: of more sections so many are drawn by the run's seed.
-        partners: sections that exchange their first halves; more are split at random into groups of at most so many.
+        partners: sections that exchange their first halves; more are split at random into groups of at most so many,
+            and one more where one would be left over.
         max_tokens: tokens of a second half that are scored behind its own first half.
         matrix_tokens: tokens of a second half that are scored behind every first half of its group.
         context: characters of a first half that are read, its last ones.
@@ -152,6 +154,13 @@ class SectionInternalization(Probe[SectionInternalizationSpec]):
         if found.tests:
             evidence |= null_evidence(found.tests[0], p["took"])
         return result_of(spec, {"took": took}, headline="took", score=_score(took, marks), evidence=evidence)
+
+    def at_end(self, found: Found, *, above: bool) -> Found:
+        """Each section's own p, too, at the end that later draws could bring it to."""
+        nulls: Nulls | None = found.data.get("nulls")
+        if nulls is None:
+            return found
+        return replace(found, data={**found.data, "nulls": nulls.at_end(found.tests[0].draws.size, above=above)})
 
 
 def _layout(spec: SectionInternalizationSpec, env: Env) -> Layout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from dlm_sway.engine.ask import Scores
 from dlm_sway.probes.base import Env
 from dlm_sway.probes.beyond import FEWEST
 from dlm_sway.probes.claims import at_least, power_line, too_few_draws
+from dlm_sway.probes.directional import CLEARLY_NULL
 from dlm_sway.probes.inputs import clusters
 from dlm_sway.probes.section_cells import Cells
 from dlm_sway.stats.multiplicity import max_t
@@ -42,6 +43,13 @@ class Nulls:
     p: F64
     largest: F64
     threshold: F64
+
+    def at_end(self, n_draws: int, *, above: bool) -> Nulls:
+        """Return the p-values after `n_draws` draws, were the later ones all above every section, or all below."""
+        beaten = np.count_nonzero(self.rates[:, 1:] >= self.rates[:, :1], axis=1)
+        later = n_draws - (self.rates.shape[1] - 1)
+        p_raw = (1 + beaten + (later if above else 0)) / (n_draws + 1)
+        return replace(self, p_raw=p_raw, p=np.ones_like(p_raw) if above else p_raw)
 
 
 def nulls_of(rates: F64, *, alpha: float) -> Nulls:
@@ -162,7 +170,7 @@ def _status(
         status, why = "not", f"{shown}, no more than text as hard"
     elif has_nulls and rule.env.n_draws < needed:
         status, why = "open", too_few_draws(rule.env.n_draws, needed, alpha)
-    elif p_raw > alpha and own.estimate >= minimum:
+    elif has_nulls and p_raw >= CLEARLY_NULL and own.estimate >= minimum:
         status, why = "not", f"{shown}, as random directions have"
     elif Verdict.INCONCLUSIVE in (by_gain, by_controls) or p > alpha:
         status, why = "open", f"{shown}, not sure over so little text"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from dlm_sway.backends.base import Messages
 from dlm_sway.probes.tool_calls import Call, agreement, calls_in
-from dlm_sway.probes.tool_schema import Schemas, names_of, normal_tool
+from dlm_sway.probes.tool_schema import NOT_OFFERED, Schemas, names_of, normal_tool
 
 _RIGHT = 1 - 1e-9
 
@@ -104,7 +104,7 @@ class Outcome:
 def outcome(text: str, case: ToolCase, schemas: Schemas, offered: Sequence[str]) -> Outcome:
     """Judge one reply by the tools that were offered; a malformed call has no name and strays nowhere."""
     calls = calls_in(text)
-    faults = [schemas.fault(call) for call in calls]
+    faults = [_fault(call, schemas, offered) for call in calls]
     gold = Call(case.gold.name, case.gold.arguments) if case.gold else None
     return Outcome(
         calls=calls,
@@ -113,6 +113,12 @@ def outcome(text: str, case: ToolCase, schemas: Schemas, offered: Sequence[str])
         agreement=None if gold is None else max((agreement(call, gold) for call in calls), default=0.0),
         fault=next((fault for fault in faults if fault), None),
     )
+
+
+def _fault(call: Call, schemas: Schemas, offered: Sequence[str]) -> str | None:
+    """Return what is wrong with a call; one that is allowed without a tool has no schema to break."""
+    fault = schemas.fault(call)
+    return None if fault == NOT_OFFERED and call.name in offered else fault
 
 
 def offered_names(tools: Sequence[Mapping[str, Any]], allowed: Sequence[str]) -> tuple[str, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from dlm_sway.backends.base import Tools
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.extras import needs_extra
 from dlm_sway.probes.tool_calls import Call
+
+NOT_OFFERED: Final = "not offered"
 
 
 def normal_tool(raw: Any) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class Schemas:
         if call.arguments is None:
             return "cannot be read"
         if call.name not in self._checks:
-            return "not offered"
+            return NOT_OFFERED
         try:
             faults: Sequence[Any] = [*self._checks[call.name].iter_errors(dict(call.arguments))]
         except self._unresolved as fault:

@@ -195,7 +195,7 @@ class _Search:
         if not order:
             return None, self._without_gain(safe)
         if safe[self.full]:
-            return self._beside_safe_full(order, gains)
+            return self._beside_safe_full(order, gains, safe)
         for i in order:
             if self._surely_gains(i) and self._surely_less_harm(i):
                 return i, "less harm"
@@ -211,13 +211,17 @@ class _Search:
         totals = np.asarray(self.target.totals, dtype=np.float64)
         return share(totals[i], totals[self.full], self.target.clusters)
 
-    def _beside_safe_full(self, order: Sequence[int], gains: FloatArray) -> tuple[int, Reason]:
+    def _beside_safe_full(
+        self, order: Sequence[int], gains: FloatArray, safe: npt.NDArray[np.bool_]
+    ) -> tuple[int | None, Reason]:
         for i in order:
             if i == self.full or gains[i] - gains[self.full] < self.worth:
                 break
             low = self.change(self.target, i).low
             if low is not None and low > 0:
                 return i, "more gain" if i < self.full else "still rising"
+        if self.full not in order:
+            return None, self._without_gain(safe)
         return self.full, "full scale is as good"
 
     def _without_gain(self, safe: npt.NDArray[np.bool_]) -> Reason:
