@@ -31,6 +31,18 @@ def test_it_writes_a_suite_and_says_what_is_in_it(tmp_path: Path, adapter: Path,
     assert "  base: b\n" in out.read_text()
 
 
+def test_a_suite_in_another_folder_finds_the_base(
+    tmp_path: Path, adapter: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "suites"):
+        (tmp_path / name).mkdir()
+    args = ["autogen", str(_data(tmp_path)), "--adapter", str(adapter), "--base", "./base", "-o", "suites/sway.yaml"]
+    assert run(args) == 0
+    assert "suites/sway.yaml: " in capsys.readouterr().out
+    assert "  base: ../base\n  ft: ../my-adapter\n" in (tmp_path / "suites" / "sway.yaml").read_text()
+
+
 def test_a_file_that_is_there_is_not_written_over_unasked(tmp_path: Path, adapter: Path, capsys: Capture) -> None:
     out = tmp_path / "s.yaml"
     out.write_text("mine")

@@ -22,6 +22,7 @@ from dlm_sway.data.splits import HeldOut, parse_held_out
 from dlm_sway.probes.base import Pairs, RunContext, build_probe
 from dlm_sway.probes.drive import drive
 from dlm_sway.probes.registry import probes
+from dlm_sway.suite.paths import model_words
 
 pytest.importorskip("datasketch")
 
@@ -202,6 +203,33 @@ def test_a_document_names_its_base_and_its_store_the_adapter(tmp_path: Path, mon
     found = autogen([Source(str(document))], beside=tmp_path)
     assert (found.base, found.adapter) == ("org/recorded", store / "v1")
     assert yaml.safe_load(found.text)["models"]["ft"] == "./store/01HRZDEMO0000000000000BELL/adapter/v1"
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_base_that_is_a_folder_is_named_from_where_the_suite_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, recorded: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "suites", "adapter"):
+        (tmp_path / name).mkdir()
+    config = {"peft_type": "LORA", "base_model_name_or_path": "./base" if recorded else "org/recorded"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    data = Source(str(_file(tmp_path / "d.jsonl", [{"text": "a"}])))
+    base = None if recorded else "base"
+    written = autogen([data], adapter=Path("adapter"), base=base, beside=tmp_path / "suites")
+    suite = tmp_path / "suites" / "sway.yaml"
+    suite.write_text(written.text)
+    models = yaml.safe_load(written.text)["models"]
+    assert models == {"base": "../base", "ft": "../adapter"}
+    assert model_words(models, suite)["base"]["base"] == f"{tmp_path}/suites/../base"
+    assert written.base == ("./base" if recorded else "base")
+
+
+def test_a_base_that_is_an_id_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _suite(_file(tmp_path / "d.jsonl", [{"text": "a"}]))[1]["models"]["base"] == "org/tiny-135M"
+    (tmp_path / "org" / "tiny-135M").mkdir(parents=True)
+    assert _suite(_file(tmp_path / "d.jsonl", [{"text": "a"}]))[1]["models"]["base"] == "./org/tiny-135M"
 
 
 def test_without_any_base_the_option_is_named(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import pytest
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Section, content_id
+from dlm_sway.data.choose import n_clusters, text_items
 from dlm_sway.data.dlm import read_header
 from dlm_sway.data.dlm_store import adapter_of
 from dlm_sway.data.readers import items_of, read_items, read_sections
 from dlm_sway.data.reading import Tally
 from dlm_sway.data.registry import reader_for, readers
+from dlm_sway.suite.fields import in_file
 
 _FILES = Path(__file__).parent / "files"
 
@@ -341,6 +343,66 @@ def test_an_array_is_read_element_by_element_wherever_its_lines_break(tmp_path: 
         path = tmp_path / "x.json"
         path.write_text(json.dumps(rows, indent=indent, separators=separators))
         assert [s.completion for s in read_sections(path)] == [row["text"] for row in rows]
+
+
+_ROWS = [
+    {"text": "a note"},
+    {"prompt": "q", "completion": "a"},
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]},
+    {"prompt": "p", "chosen": "a", "rejected": "b"},
+] * 10
+_WAYS = {
+    "lines.jsonl": "\n".join(map(json.dumps, _ROWS)),
+    "indented.json": json.dumps(_ROWS, indent=2),
+    "line.json": json.dumps(_ROWS),
+    "object.json": json.dumps({"version": [1], "data": _ROWS, "note": {"data": []}}),
+    "indented-object.json": json.dumps({"a": "x", "data": _ROWS}, indent=2),
+    "two-a-line.json": "[" + ",\n".join(json.dumps(_ROWS[i : i + 2])[1:-1] for i in range(0, 40, 2)) + "]",
+}
+
+
+@pytest.mark.parametrize("name", _WAYS)
+def test_records_are_units_of_their_own_however_the_file_is_laid_out(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(_WAYS[name], encoding="utf-8")
+    sections = list(read_sections(path))
+    assert _pairs(sections) == _pairs(_rows(tmp_path, *_ROWS)[0])
+    assert len({s.where for s in sections}) == 40
+    items = text_items(sections, most=40)
+    assert n_clusters(items) == len({item.label for item in items}) == 40
+
+
+def test_a_record_that_shares_its_line_is_named_by_its_number_in_the_array(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('[{"text": "a"}, {"text": "b"},\n{"text": "c"}, {"text": "d"}]')
+    assert [s.where.removeprefix(f"{tmp_path}/") for s in read_sections(path)] == [
+        "x.json:1", "x.json[1]:1", "x.json:2", "x.json[3]:2",
+    ]  # fmt: skip
+    assert [item.label for item in in_file(path, "items")] == ["x.json:1", "x.json[1]:1", "x.json:2", "x.json[3]:2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('[{"text": "a"}, {"text": 3}]', "x.json[1]:1"),
+        ('[{"text": "a"}, 3]', "x.json[1]:1"),
+        ('{"data": [{"text": "a"}, {"text": "b"}, {"text": 3}]}', "x.json[2]:1"),
+        ('{\n"n": 1,\n"data": [\n{"text": "a"},\n{"text": 3}]}', "x.json:5"),
+    ],
+)
+def test_a_malformed_record_of_an_array_is_named_with_its_place(tmp_path: Path, text: str, where: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(BadInputError) as caught:
+        list(read_sections(path))
+    assert caught.value.where == str(tmp_path / where)
+
+
+def test_a_skipped_record_of_an_array_is_named_with_its_place(tmp_path: Path) -> None:
+    path, tally = tmp_path / "x.json", Tally()
+    path.write_text('{"data": [{"text": "a"}, {"text": " "}]}')
+    assert len(list(read_sections(path, tally))) == 1
+    assert tally.first == {"empty": f"{path}[1]:1"}
 
 
 @pytest.mark.parametrize(

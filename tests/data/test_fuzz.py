@@ -18,7 +18,7 @@ from dlm_sway.data.readers import items_of, read_sections
 from dlm_sway.data.reading import Tally
 
 _FILES = sorted(p for p in (Path(__file__).parent / "files").iterdir() if p.suffix != ".parquet")
-_WHERE = re.compile(r"x\.\w+(:\d+)?$")
+_WHERE = re.compile(r"x\.\w+((\[\d+\])?:\d+)?$")
 _HOSTILE = (
     *(b"", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"}", b"[", b'"', b"\\ud800", b"null", b"1e999", b"NaN", b"\r"),
     *(

@@ -42,6 +42,15 @@ def test_texts_that_changed_most_and_least_are_never_the_same() -> None:
     assert outliers(reads[:1]) == (reads[:1], [])
 
 
+def test_a_text_that_lost_much_changed_as_much_as_one_that_gained_it() -> None:
+    reads = [_read("lost", "x", -3.0), _read("kept", "x", 0.1), _read("gained", "x", 2.0), _read("slid", "x", -0.2)]
+    most, least = outliers(reads)
+    assert [r.item.label for r in most] == ["lost", "gained"]
+    assert [r.item.label for r in least] == ["kept", "slid"]
+    even = [_read("b", "x", 1.0), _read("a", "x", -1.0)]
+    assert [r.item.label for r in outliers(even)[0]] == ["a"]
+
+
 def test_a_fine_tune_is_read_token_by_token(language: Any) -> None:
     texts = language(12)
     backend = DummyBackend(DummyOptions(adapter="trained", towards=texts, strength=6.0))

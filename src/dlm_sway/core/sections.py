@@ -33,6 +33,7 @@ class Section:
         cluster: what it varies together with, where the data say so.
         part_of: id of the section of a document that this is a part of; empty where it is whole.
         by_paragraph: whether blank lines part it into passages that stand for themselves, as in a document.
+        nth: its place in an array of records, from 0, where it is not the first that starts on that line; else 0.
     """
 
     kind: SectionKind
@@ -47,11 +48,12 @@ class Section:
     cluster: str | None = None
     part_of: str = ""
     by_paragraph: bool = False
+    nth: int = 0
 
     @property
     def where(self) -> str:
         """Its place, as errors and reports name it."""
-        return f"{self.source}:{self.line}"
+        return place(self.source, self.line, self.nth)
 
     @property
     def id(self) -> str:
@@ -62,6 +64,11 @@ class Section:
     def key(self) -> str:
         """A hash of its own content, so that two parts of one section differ."""
         return content_id(canonical_text(self))
+
+
+def place(source: str, line: int, nth: int = 0) -> str:
+    """Return `file:line`; `file[nth]:line` for a record that shares its line with others, so no two have one place."""
+    return f"{source}[{nth}]:{line}" if nth else f"{source}:{line}"
 
 
 def canonical_text(section: Section) -> str:

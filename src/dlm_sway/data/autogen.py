@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from dlm_sway.data.match import control_match
 from dlm_sway.data.material import Material, Source, read_material
 from dlm_sway.data.planner import Plan, plan
 from dlm_sway.data.splits import HeldOut, split
+from dlm_sway.data.suite_size import LEAST_SCALE, LIMITS, fullness, smaller
 from dlm_sway.data.suite_text import Header, suite_text
 
 _AUTO = HeldOut("auto")
@@ -53,7 +54,7 @@ def autogen(
     seed: int = 0,
     beside: Path | None = None,
 ) -> Written:
-    """Return the suite for an adapter that was trained on `sources`.
+    """Return the suite for an adapter that was trained on `sources`, with as many of its texts as a suite may hold.
 
     A single `.dlm` document names its base, and its store the adapter, where they are not given.
 
@@ -68,18 +69,32 @@ def autogen(
         beside: folder that the suite is written to; its paths are relative to it.
 
     Raises:
-        BadInputError: something cannot be read, or the base is not recorded anywhere.
+        BadInputError: something cannot be read, the base is not recorded anywhere, or texts are too long for a suite.
         MissingExtraError: a package is not installed.
     """
     material = read_material(sources, seed=seed)
     adapter, base = _models(sources, adapter, base)
     parted = split(material, held_out, seed=seed)
-    made = plan(parted, draws=draws, seed=seed, budget=budget, weights=weights_of(base))
-    items = made.feed.trained_items
-    notes = (f"controls: {control_match(items, seed=seed).line}",) if items else ()
     home = Path.cwd() if beside is None else beside
-    header = Header(_version(), base, None if adapter is None else _from(home, adapter), notes)
-    return Written(suite_text(made, material, header), made, material, base, adapter, notes)
+    header = Header(_version(), _base(home, base), None if adapter is None else _from(home, adapter))
+    scale, weights = 1.0, weights_of(base)
+    small: tuple[str, ...] = ()
+    while True:
+        made = plan(parted, draws=draws, seed=seed, budget=budget, weights=weights, largest=scale)
+        notes = (*_matched(made), *small)
+        text = suite_text(made, material, replace(header, notes=notes))
+        if (full := fullness(text, made)) <= 1:
+            return Written(text, made, material, base, adapter, notes)
+        if scale <= LEAST_SCALE:
+            what = f"even the fewest of its texts do not fit in a suite, which holds {LIMITS}"
+            raise BadInputError(what, where=sources[0].name, remedy="shorten the texts, or offer fewer tools a request")
+        scale = smaller(made.feed.scale, full)
+        small = (f"made smaller, to at most {scale:.0%} of full size: a suite holds {LIMITS}",)
+
+
+def _matched(plan_: Plan) -> tuple[str, ...]:
+    items = plan_.feed.trained_items
+    return (f"controls: {control_match(items, seed=plan_.feed.seed).line}",) if items else ()
 
 
 def _models(sources: Sequence[Source], adapter: Path | None, base: str | None) -> tuple[Path | None, str]:
@@ -103,6 +118,11 @@ def _models(sources: Sequence[Source], adapter: Path | None, base: str | None) -
         what = "no base is recorded: there is no adapter that names it"
         raise BadInputError(what, where=document, remedy="name it with --base, or its adapter with --adapter")
     return adapter, base
+
+
+def _base(home: Path, base: str) -> str:
+    """Return a base as the suite should name it: a folder is found from where the suite lies, an id is no path."""
+    return _from(home, Path(base)) if Path(base).expanduser().is_dir() else base
 
 
 def _from(home: Path, path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from dlm_sway.core.determinism import stream
-from dlm_sway.core.sections import Section
+from dlm_sway.core.sections import Section, place
 from dlm_sway.data.readers import DataItem, items_of
 from dlm_sway.engine.ask import TextItem
 
@@ -49,7 +49,7 @@ def _drawn_items(sections: Iterable[Section], *, most: int, seed: int) -> list[t
 
 def as_text_item(item: DataItem) -> TextItem:
     """Return an item as the engine takes it, labelled `file:line`."""
-    return TextItem(item.prompt, item.completion, item.cluster, f"{Path(item.source).name}:{item.line}")
+    return TextItem(item.prompt, item.completion, item.cluster, item.label)
 
 
 def section_items(sections: Iterable[Section]) -> tuple[TextItem, ...]:
@@ -66,7 +66,7 @@ def labels(sections: Sequence[Section]) -> list[str]:
 
 def place_label(section: Section) -> str:
     """Return `file:line`."""
-    return f"{Path(section.source).name}:{section.line}"
+    return place(Path(section.source).name, section.line, section.nth)
 
 
 def unique(names: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -10,6 +10,8 @@ from typing import Any, Final
 from dlm_sway.core.sections import Section
 from dlm_sway.data.choose import drawn, labels, n_clusters, place_label, text_items, unique
 from dlm_sway.data.conversations import replies
+from dlm_sway.data.readers import items_of
+from dlm_sway.data.requests import requests_of
 from dlm_sway.data.rewrite import rewritten
 from dlm_sway.data.splits import Split
 from dlm_sway.engine.ask import TextItem
@@ -57,12 +59,16 @@ class Feed:
     @cached_property
     def trained(self) -> list[dict[str, str]]:
         """Texts that were trained on."""
-        return _as_values(self.trained_items)
+        return _as_values(self.trained_items, self._cluster_names)
 
     @cached_property
     def held_out(self) -> list[dict[str, str]]:
         """Texts that were held out."""
-        return _as_values(self.held_out_items)
+        return _as_values(self.held_out_items, self._cluster_names)
+
+    @cached_property
+    def _cluster_names(self) -> dict[str, str]:
+        return _named({item.cluster for item in (*self.trained_items, *self.held_out_items)})
 
     @cached_property
     def unseen(self) -> list[dict[str, str]]:
@@ -83,7 +89,7 @@ class Feed:
 
     @cached_property
     def triples(self) -> list[dict[str, str]]:
-        """Preferences, held-out ones where there are any."""
+        """Preferences, held-out ones where there are enough."""
         found = [s for s in self._side("preference") if s.kind == "preference"]
         return [
             {"prompt": s.prompt, "chosen": s.completion, "rejected": s.rejected, "label": place_label(s)}
@@ -103,9 +109,10 @@ class Feed:
         """The same, where anything was held out never in the trained words."""
         if not self.split.held_out:
             return self.cases
+        pairs = [(s, self._untrained(words)) for s, words in self._taught]
         return [
             {"prompt": words[0], "gold": s.completion.strip(), "paraphrases": list(words[1 : 1 + _PARAPHRASES])}
-            for s, words in self._taught
+            for s, words in pairs
             if len(words) > _PARAPHRASES - 1
         ]
 
@@ -120,15 +127,31 @@ class Feed:
     def tool_cases(self) -> list[dict[str, Any]]:
         """Requests with tools, and the call that is right where it is known.
 
-        Held-out ones where there are any; where they are too few to decide, trained ones in other words join them.
+        Held-out ones where anything is; where they are too few to decide, trained ones in other words join them.
         """
-        held = [(s, case) for s in self.split.held_out for case in _tool_case(s)]
         taught = [(s, case) for s in self.split.trained for case in _tool_case(s)]
-        cases = self._drawn_cases(held or taught, self.size("tool_cases"))
-        if held and (missing := LEAST["tool_cases"] - len(cases)) > 0:
-            reworded = [(s, {**case, "prompt": words[0]}) for s, case in taught if (words := _other_words(case))]
+        if not self.split.held_out:
+            return self._drawn_cases(taught, self.size("tool_cases"))
+        held = [(s, case) for s in self.split.newly_asked for case in _tool_case(s)]
+        cases = self._drawn_cases(held, self.size("tool_cases"))
+        if (missing := LEAST["tool_cases"] - len(cases)) > 0:
+            reworded = [(s, new) for s, case in taught for new in self._reworded(case)]
             cases += self._drawn_cases(reworded, missing)
         return cases
+
+    def _reworded(self, case: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The same request in words that were not trained on; what stands before it stays."""
+        prompt = case["prompt"]
+        before, said = ([], prompt) if isinstance(prompt, str) else (prompt[:-1], prompt[-1]["content"])
+        for words in self._untrained(rewritten(said))[:1]:
+            yield {**case, "prompt": [*before, {**prompt[-1], "content": words}] if before else words}
+
+    def _untrained(self, wordings: Iterable[str]) -> tuple[str, ...]:
+        return tuple(words for words in wordings if words.strip() not in self._trained_requests)
+
+    @cached_property
+    def _trained_requests(self) -> frozenset[str]:
+        return requests_of(self.split.trained)
 
     def _drawn_cases(self, found: Sequence[tuple[Section, dict[str, Any]]], most: int) -> list[dict[str, Any]]:
         clusters = [s.cluster or s.where for s, _ in found]
@@ -142,7 +165,8 @@ class Feed:
     @cached_property
     def requests(self) -> list[str]:
         """Prompts that were held out; none where nothing was, since a trained prompt shows recital too."""
-        found = dict.fromkeys(i.prompt for i in self.held_out_items if i.prompt)
+        new = {item.prompt for section in self.split.newly_asked for item in items_of(section)}
+        found = dict.fromkeys(i.prompt for i in self.held_out_items if i.prompt and i.prompt in new)
         return list(found)[: self.size("requests")] if len(found) >= FEWEST else []
 
     @cached_property
@@ -155,7 +179,7 @@ class Feed:
 
     def _side(self, kind: str) -> tuple[Section, ...]:
         """Return held-out sections of a kind where there are enough, so that no prompt is one that was trained on."""
-        held = [s for s in self.split.held_out if s.kind == kind]
+        held = [s for s in self.split.newly_asked if s.kind == kind]
         return tuple(held) if len(held) >= FEWEST else tuple(s for s in self.split.trained if s.kind == kind)
 
     def clusters(self, role: str) -> int:
@@ -190,25 +214,23 @@ SIZES: Final[Mapping[str, int]] = {
 """
 
 
-def _as_values(items: Sequence[TextItem]) -> list[dict[str, str]]:
+def _as_values(items: Sequence[TextItem], called_by: Mapping[str, str]) -> list[dict[str, str]]:
     """Return texts as a suite writes them; a cluster is named only where several share it."""
     names = [item.cluster for item in items]
     called = unique([item.label for item in items])
     out = []
     for item, label in zip(items, called, strict=True):
         text = {"prompt": item.prompt, "completion": item.completion} if item.prompt else {"text": item.completion}
-        shared = {"cluster": _short(item.cluster)} if names.count(item.cluster) > 1 else {}
+        shared = {"cluster": called_by[item.cluster]} if names.count(item.cluster) > 1 else {}
         out.append({**text, "label": label, **shared})
     return out
 
 
-def _short(cluster: str) -> str:
-    """Return a cluster's name without the folders of the file it stands in."""
-    return cluster.rsplit("/", 1)[-1]
-
-
-def _other_words(case: Mapping[str, Any]) -> tuple[str, ...]:
-    return rewritten(case["prompt"]) if isinstance(case["prompt"], str) else ()
+def _named(clusters: Iterable[str]) -> dict[str, str]:
+    """Return a name for each cluster: without the folders of the file it stands in, where that tells all apart."""
+    short = {cluster: cluster.rsplit("/", 1)[-1] for cluster in clusters}
+    apart = all(short.values()) and len(set(short.values())) == len(short)
+    return short if apart else {cluster: cluster for cluster in short}
 
 
 def _is_short(section: Section) -> bool:

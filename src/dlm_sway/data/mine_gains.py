@@ -113,8 +113,8 @@ def moved_tokens(reads: Sequence[Read], *, n: int = 15) -> tuple[list[Moved], li
 
 
 def outliers(reads: Sequence[Read], *, n: int = 10) -> tuple[list[Read], list[Read]]:
-    """Return the texts that gained most per token, and those that gained least; none in both."""
-    order = sorted(reads, key=lambda read: (-read.mean, read.item.label))
+    """Return the texts that changed most per token, whether they gained or lost, and those that changed least."""
+    order = sorted(reads, key=lambda read: (-abs(read.mean), read.item.label))
     some = min(n, (len(order) + 1) // 2)
     return order[:some], order[some:][::-1][:n]
 

@@ -101,6 +101,7 @@ def plan(
     budget: float | None = None,
     weights: float | None = None,
     kinds: Sequence[str] | None = None,
+    largest: float = 1.0,
 ) -> Plan:
     """Return the probes that a split can feed, as large as the budget allows.
 
@@ -114,9 +115,11 @@ def plan(
         budget: seconds, or None for as long as it takes.
         weights: about how many weights the base has.
         kinds: the kinds to choose from; all that are registered when None.
+        largest: share of the full size that no list goes beyond.
     """
+    scales = (largest, *(scale for scale in _SCALES if scale < largest))
     found = Plan(Feed(split, seed=seed), (), (), draws, budget, weights)
-    for scale in _SCALES:
+    for scale in scales:
         feed = Feed(split, scale=scale, seed=seed)
         entries = [_entry(kind, feed, draws) for kind in _ordered(kinds)]
         ready = tuple(e for e in entries if isinstance(e, Planned))
@@ -124,7 +127,7 @@ def plan(
         if budget is None or found.seconds <= budget:
             return found
     short = _shortened(found)
-    return _grown(short, split, seed)
+    return _grown(short, split, scales)
 
 
 def _shortened(plan_: Plan) -> Plan:
@@ -139,10 +142,10 @@ def _shortened(plan_: Plan) -> Plan:
     return Plan(plan_.feed, tuple(kept), tuple(left), plan_.draws, plan_.budget, plan_.weights)
 
 
-def _grown(short: Plan, split: Split, seed: int) -> Plan:
+def _grown(short: Plan, split: Split, scales: Sequence[float]) -> Plan:
     """Return the plan with the same probes as large as the time that others left allows."""
-    for scale in _SCALES:
-        feed = Feed(split, scale=scale, seed=seed)
+    for scale in scales:
+        feed = Feed(split, scale=scale, seed=short.feed.seed)
         entries = [_entry(p.kind, feed, short.draws) for p in short.probes]
         ready = tuple(e for e in entries if isinstance(e, Planned))
         larger = Plan(feed, ready, short.left_out, short.draws, short.budget, short.weights)
@@ -186,10 +189,10 @@ def _cannot(kind: str, known: Kind, roles: dict[str, str], filled: dict[str, str
         return "nothing in these data feeds it"
     if known.units is None:
         return None
-    n, budget = feed.clusters(known.units), " at the size that fits the budget" if feed.scale < 1 else ""
+    n, fitted = feed.clusters(known.units), " at the size that fits" if feed.scale < 1 else ""
     if n >= known.fewest:
         return None
-    return f"{_LACKS[known.units]}: it needs at least {known.fewest}, and there are {n}{budget}"
+    return f"{_LACKS[known.units]}: it needs at least {known.fewest}, and there are {n}{fitted}"
 
 
 _LACKS: Final = {
@@ -203,8 +206,8 @@ _LACKS: Final = {
     "fresh_cases": "no short questions with answers in the data",
     "tool_cases": "no requests with tools in the data",
     "reference": "too few texts",
-    "requests": "no held-out prompts",
-    "asked": "no prompts in the data",
+    "requests": "no held-out prompts that were not trained on",
+    "asked": "no prompts in the data, or too few held-out ones that were not trained on",
 }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.data.files import lines
+from dlm_sway.core.sections import place
+from dlm_sway.data.files import Line, lines
 from dlm_sway.data.jsonl import is_object
 from dlm_sway.data.reading import Record
 from dlm_sway.data.registry import Reader, reader_class, register
@@ -34,31 +35,20 @@ class JsonReader(Reader):
         if is_object(first) and shape_of(json.loads(first)):
             yield from reader_class("jsonl")().read(name)
         elif first.lstrip().startswith("["):
-            for line, value in elements(path):
-                yield _record(value, name, line)
+            for line, nth, value in elements(path):
+                yield _record(value, name, line, nth)
         else:
             yield from _whole(path, name)
 
 
-def elements(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield the elements of an array with the lines they start on.
+def elements(path: Path) -> Iterator[tuple[int, int, Any]]:
+    """Yield the elements of an array, each behind its line and its place as `Section` has them.
 
     Raises:
         BadInputError: no JSON from some line on, or an element of more than 64 million characters.
     """
-    text = _Text(path)
-    text.skip("[")
-    if text.peek() == "]":
-        text.skip("]")
-    else:
-        while True:
-            text.peek()
-            line = text.line
-            yield line, text.value()
-            if text.peek() != ",":
-                text.skip("]")
-                break
-            text.skip(",")
+    text = _Text(path, lines(path))
+    yield from _array(text)
     if text.peek():
         raise BadInputError("is no JSON (something stands behind the array)", where=text.where, remedy="take it out")
 
@@ -66,9 +56,9 @@ def elements(path: Path) -> Iterator[tuple[int, Any]]:
 class _Text:
     """A file as characters that are decoded as JSON from the left."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, numbered: Iterable[Line]) -> None:
         self._path = path
-        self._lines = lines(path)
+        self._lines = iter(numbered)
         self._decoder = json.JSONDecoder(object_pairs_hook=without_doubles)
         self._buffer = ""
         self._at = 0
@@ -140,11 +130,29 @@ def _reason(exc: ValueError) -> str:
     return exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)
 
 
-def _record(value: Any, name: str, line: int) -> Record:
+def _array(text: _Text) -> Iterator[tuple[int, int, Any]]:
+    text.skip("[")
+    if text.peek() == "]":
+        text.skip("]")
+        return
+    nth = before = 0
+    while True:
+        text.peek()
+        line = text.line
+        yield line, nth if line == before else 0, text.value()
+        nth, before = nth + 1, line
+        if text.peek() != ",":
+            text.skip("]")
+            return
+        text.skip(",")
+
+
+def _record(value: Any, name: str, line: int, nth: int = 0) -> Record:
     if not isinstance(value, dict):
         what = f"an element of the array is {kind_of(value)} and not an object"
-        raise BadInputError(what, where=f"{name}:{line}", remedy='write each as {"text": ...} or another known shape')
-    return section_of(value, source=name, line=line)
+        remedy = 'write each as {"text": ...} or another known shape'
+        raise BadInputError(what, where=place(name, line, nth), remedy=remedy)
+    return section_of(value, source=name, line=line, nth=nth)
 
 
 def _whole(path: Path, name: str) -> Iterator[Record]:
@@ -165,21 +173,37 @@ def _whole(path: Path, name: str) -> Iterator[Record]:
     except ValueError as exc:
         line = getattr(exc, "lineno", 1)
         raise BadInputError(f"is no JSON ({_reason(exc)})", where=f"{name}:{line}", remedy=_ONE_A_LINE) from exc
-    for row in _rows(value, name):
-        yield _record(row, name, 1)
+    key = _key(value, name)
+    if key is None:
+        yield _record(value, name, 1)
+        return
+    # It is known to be JSON now; walking it once more tells on which lines its records stand.
+    for line, nth, row in _under(key, _Text(Path(name), enumerate(text.split("\n"), start=1))):
+        yield _record(row, name, line, nth)
 
 
 _ONE_A_LINE: Final = "give an array of objects, or one object on each line"
 
 
-def _rows(value: Any, name: str) -> list[Any]:
-    """Return the records in a value: itself, or the one array of objects among its keys."""
+def _key(value: Any, name: str) -> str | None:
+    """Return the key of the one array of objects in a value; None where it is a record itself."""
     if not isinstance(value, dict):
         raise BadInputError(f"is JSON, but {kind_of(value)}", where=f"{name}:1", remedy=_ONE_A_LINE)
     if shape_of(value):
-        return [value]
-    lists = {k: v for k, v in value.items() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v)}
+        return None
+    lists = [k for k, v in value.items() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v)]
     if len(lists) > 1:
-        what = f"holds several arrays of records: {', '.join(f'`{str(key)[:40]}`' for key in list(lists)[:5])}"
+        what = f"holds several arrays of records: {', '.join(f'`{key[:40]}`' for key in lists[:5])}"
         raise BadInputError(what, where=f"{name}:1", remedy="`jq -c '.KEY[]' FILE` takes one out")
-    return next(iter(lists.values()), [value])
+    return lists[0] if lists else None
+
+
+def _under(key: str, text: _Text) -> Iterator[tuple[int, int, Any]]:
+    """Yield the elements of the array that stands under a key of an object, as `elements` does."""
+    text.skip("{")
+    while text.value() != key:
+        text.skip(":")
+        text.value()
+        text.skip(",")
+    text.skip(":")
+    yield from _array(text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.core.sections import Section
+from dlm_sway.core.sections import Section, place
 from dlm_sway.data.conversations import as_prompt, as_text, replies
 from dlm_sway.data.files import file_hash
 from dlm_sway.data.paragraphs import joined, numbered, paragraphs
@@ -32,6 +32,7 @@ class DataItem:
         source: the file as the user named it.
         line: 1-based line where the item starts.
         cluster: items of one cluster are kept together in every interval; each item is its own by default.
+        nth: as in `Section`, of a record that shares its line with others.
     """
 
     prompt: str
@@ -39,6 +40,12 @@ class DataItem:
     source: str
     line: int
     cluster: str
+    nth: int = 0
+
+    @property
+    def label(self) -> str:
+        """Its place without the folders, as results name it."""
+        return place(Path(self.source).name, self.line, self.nth)
 
     @property
     def words(self) -> tuple[str, str]:
@@ -125,11 +132,9 @@ def _replies(section: Section) -> Iterator[DataItem]:
     for i in at:
         text = as_text(section.messages[i])
         if text.strip():
-            cluster = section.cluster or section.where
-            prompt = as_prompt(section.messages[:i])
-            yield DataItem(prompt, text, section.source, section.line, cluster)
+            yield _item(section, as_prompt(section.messages[:i]), text, section.line)
 
 
 def _item(section: Section, prompt: str, completion: str, line: int) -> DataItem:
-    cluster = section.cluster if section.cluster is not None else f"{section.source}:{line}"
-    return DataItem(prompt, completion, section.source, line, cluster)
+    cluster = section.cluster if section.cluster is not None else place(section.source, line, section.nth)
+    return DataItem(prompt, completion, section.source, line, cluster, section.nth)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.core.sections import Message, Section
+from dlm_sway.core.sections import Message, Section, place
 from dlm_sway.data.conversations import as_prompt, as_text, replies, tool_list, turns
 from dlm_sway.data.reading import Record, UnusableError
 from dlm_sway.data.values import filled, kind_of, string
@@ -37,25 +37,26 @@ _ALSO_CALLED: Final = {
 _MANY: Final = 5
 
 
-def section_of(row: Row, *, source: str, line: int) -> Record:
+def section_of(row: Row, *, source: str, line: int, nth: int = 0) -> Record:
     """Return the section that a record holds, or the record as one left out.
 
     Args:
         row: the record's keys and values. Null values count as absent where a shape can be seen without them.
         source: the file, for provenance.
         line: its 1-based line or row.
+        nth: its place in an array, where it is not the first record that starts on that line; see `Section`.
 
     Raises:
         BadInputError: keys of no known shape, or a value of the wrong type.
     """
-    where = f"{source}:{line}"
+    where = place(source, line, nth)
     present = {key: value for key, value in row.items() if value is not None}
     _refuse_misspelt(present, where)
     shape = shape_of(present)
     make = _MAKERS[shape] if shape else _plain
     try:
         fields = make(present if shape else row, where)
-        return Section(source=source, line=line, cluster=_cluster(present, where), **fields)
+        return Section(source=source, line=line, nth=nth, cluster=_cluster(present, where), **fields)
     except UnusableError as fault:
         return fault.at(where)
 

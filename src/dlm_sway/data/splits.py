@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,6 +17,7 @@ from dlm_sway.data.conversations import as_text
 from dlm_sway.data.duplicates import groups_of_alike
 from dlm_sway.data.material import Material, Source, read_material
 from dlm_sway.data.readers import items_of, read_sections
+from dlm_sway.data.requests import joined_by_request, request_of, requests_of
 
 _SHARE: Final = re.compile(r"(0?\.\d+|\d+(?:\.\d+)?%)$")
 _HALF: Final = 0.5
@@ -54,6 +56,7 @@ class Split:
         cannot: what cannot be tested with it.
         dropped: held-out sections left out since they are, or nearly are, part of what was trained on.
         unseen: the file that was held out, as it was read; None where it is a share of the data or nothing.
+        asked_before: requests of held-out sections that were trained on too, with other replies.
     """
 
     trained: tuple[Section, ...]
@@ -62,6 +65,12 @@ class Split:
     cannot: tuple[str, ...] = ()
     dropped: int = 0
     unseen: Material | None = None
+    asked_before: frozenset[str] = frozenset()
+
+    @property
+    def newly_asked(self) -> tuple[Section, ...]:
+        """Held-out sections without those whose request was trained on."""
+        return tuple(s for s in self.held_out if request_of(s) not in self.asked_before)
 
 
 def parse_held_out(text: str) -> HeldOut:
@@ -98,7 +107,7 @@ def split(material: Material, wanted: HeldOut, *, seed: int = 0, near: bool = Tr
     if wanted.how == "none":
         return Split(material.sections, (), "nothing is held out", TRAINED_ON_ALL)
     if wanted.how == "share":
-        return _by_share(material.sections, wanted.share, seed)
+        return _by_share(material, wanted.share, seed)
     name = wanted.name or beside(material)
     if not name:
         how = "everything in the data was trained on, as far as sway can see: no file beside it is named like held-out"
@@ -155,8 +164,9 @@ def _merged(labels: list[int], sections: Sequence[Section], key: Callable[[Secti
     return [root(label) for label in labels]
 
 
-def _by_share(sections: Sequence[Section], share: float, seed: int) -> Split:
-    labels = group_labels(sections)
+def _by_share(material: Material, share: float, seed: int) -> Split:
+    sections = material.sections
+    labels = joined_by_request(group_labels(sections), sections, most=share * len(sections))
     order = stream(seed, "held-out").permutation(sorted(set(labels)))
     sizes = Counter(labels)
     if len(order) < 2:  # noqa: PLR2004 (a line needs something on both sides)
@@ -175,7 +185,8 @@ def _by_share(sections: Sequence[Section], share: float, seed: int) -> Split:
         f"{len(held)} of {len(sections)} sections taken as held out by seed {seed}, whole clusters; it counts only if "
         "they were left out of training"
     )
-    return Split(trained, held, how)
+    asked = _also_in(_everything(material, but=held), held)[1] if requests_of(held) else frozenset[str]()
+    return Split(trained, held, how, asked_before=asked)
 
 
 def _by_file(material: Material, name: str, seed: int, *, near: bool) -> Split:
@@ -184,14 +195,14 @@ def _by_file(material: Material, name: str, seed: int, *, near: bool) -> Split:
     kept = [s for s in unseen.sections if not any(item.words in known for item in items_of(s))]
     if near:
         kept = _unlike(kept, material.sections)
-    if material.is_sample and kept:
-        equal = _also_in((source.name for source in material.sources), {s.key for s in kept})
-        kept = [s for s in kept if s.key not in equal]
+    equal, asked = _also_in(_everything(material), kept)
+    kept = [s for s in kept if s.key not in equal]
     if not kept:
         what = "all of it is also in the data, exactly or nearly, so nothing was held out"
         raise BadInputError(what, where=name, remedy="give text of the same kind that was not trained on")
     dropped = len(unseen.sections) - len(kept)
-    return Split(material.sections, tuple(kept), f"held out: {unseen.summaries[0]}", dropped=dropped, unseen=unseen)
+    how = f"held out: {unseen.summaries[0]}"
+    return Split(material.sections, tuple(kept), how, dropped=dropped, unseen=unseen, asked_before=asked)
 
 
 def _unlike(unseen: Sequence[Section], trained: Sequence[Section]) -> list[Section]:
@@ -201,9 +212,22 @@ def _unlike(unseen: Sequence[Section], trained: Sequence[Section]) -> list[Secti
     return [s for s, label in zip(unseen, labels[len(trained) :], strict=True) if label not in known]
 
 
-def _also_in(names: Iterable[str], keys: set[str]) -> set[str]:
-    """Return those of `keys` that occur anywhere in the sources, read once more from end to end."""
-    return {s.key for name in names for s in read_sections(name) if s.key in keys}
+def _everything(material: Material, *, but: Sequence[Section] = ()) -> Iterator[Section]:
+    """Yield what the data hold, read once more from end to end where that is more than was kept."""
+    gone = {s.where for s in but}
+    again = (read_sections(source.name) for source in material.sources)
+    found = chain.from_iterable(again) if material.is_sample else material.sections
+    yield from (section for section in found if section.where not in gone)
+
+
+def _also_in(everything: Iterable[Section], held_out: Sequence[Section]) -> tuple[set[str], frozenset[str]]:
+    """Return those contents and those requests of held-out sections that occur in the data."""
+    keys, asked = {s.key for s in held_out}, requests_of(held_out)
+    found_keys, found_asked = set[str](), set[str]()
+    for section in everything if held_out else ():
+        found_keys |= {section.key} & keys
+        found_asked |= {request_of(section)} & asked
+    return found_keys, frozenset(found_asked)
 
 
 def _content(section: Section) -> str:

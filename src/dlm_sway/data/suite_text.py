@@ -15,7 +15,7 @@ from dlm_sway.data.splits import INSTEAD
 
 _WIDTH: Final = 116
 # Lists that several probes read stand once, under an anchor.
-_SHARED: Final = ("trained", "held_out", "cases", "sections")
+SHARED: Final = ("trained", "held_out", "cases", "sections")
 _PLACE: Final = "x-texts"
 # What is wanted of each kind of section, and what would be a fault.
 INTENTS: Final[Mapping[str, str]] = {
@@ -82,6 +82,8 @@ def _top(plan: Plan, material: Material, header: Header) -> Iterator[str]:
     yield plan.feed.split.how
     if plan.feed.split.dropped:
         yield f"dropped from the held-out side, since the data hold it or nearly so: {plan.feed.split.dropped}"
+    if again := len(plan.feed.split.held_out) - len(plan.feed.split.newly_asked):
+        yield f"held-out sections whose prompt was trained on too, so that they are scored and not asked: {again}"
     yield from (f"cannot be tested: {line}" for line in plan.feed.split.cannot)
     if plan.feed.split.cannot:
         yield f"instead: {INSTEAD}"
@@ -120,7 +122,7 @@ def _probe(probe: Planned, plan: Plan, shared: Sequence[str]) -> Iterator[str]:
 def _shared(plan: Plan) -> list[str]:
     """Return the roles that at least two probes read, in a fixed order."""
     used = [_same(role, plan.feed) for probe in plan.probes for role in probe.roles.values()]
-    return [role for role in _SHARED if used.count(role) > 1]
+    return [role for role in SHARED if used.count(role) > 1]
 
 
 def _same(role: str, feed: Feed) -> str:
@@ -143,7 +145,9 @@ def block(values: Iterable[Any], indent: int) -> list[str]:
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
         odd = any(not (char.isprintable() or char == "\n") for char in value)  # YAML breaks lines at some of them
-        style = '"' if odd else "|" if "\n" in value else None
+        # As a block these would leave the text open, so that the dumper ends it with dots, which end the whole file.
+        open_ended = value == "\n" or value.endswith("\n\n")
+        style = '"' if odd or open_ended else "|" if "\n" in value else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)

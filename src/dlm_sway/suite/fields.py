@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Union
 from pydantic import BaseModel
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.data.choose import section_items
+from dlm_sway.data.choose import as_text_item, section_items
 from dlm_sway.data.readers import every_section, read_items
 from dlm_sway.engine.ask import TextItem
 
@@ -54,7 +54,7 @@ def in_file(path: Path, what: Holds) -> list[Any]:
     items = read_items(path)
     if what == "texts":
         return [item.prompt or item.completion for item in items]
-    return [TextItem(i.prompt, i.completion, i.cluster, f"{Path(i.source).name}:{i.line}") for i in items]
+    return [as_text_item(item) for item in items]
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:

@@ -15,10 +15,9 @@ import yaml
 from yaml.constructor import SafeConstructor
 
 from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.suite_limits import MAX_BYTES, MAX_NODES
 from dlm_sway.suite.faults import Fault, Keys, Place
 
-MAX_BYTES: Final = 4 * 2**20
-MAX_NODES: Final = 200_000
 MAX_DEPTH: Final = 40
 
 _PLAIN: Final = "tag:yaml.org,2002:"
