@@ -127,6 +127,7 @@ FAULTS: Final[dict[str, tuple[Callable[[Made], Path], str, str]]] = {
     "re-tied head": (retied, "static", "re-tied head"),
     "renamed": (renamed, "static", "renamed keys"),
     "template": (lambda m: read_with(m, CHAT.replace("[assistant]", "[bot]")), "tokens", "another chat template"),
+    "broken template": (lambda m: read_with(m, "{% if x %}"), "tokens", "another chat template"),
     "doubled bos": (lambda m: read_with(m, "<s>" + CHAT), "tokens", "doubled BOS"),
     "no prompt": (lambda m: read_with(m, CHAT.replace("[assistant]", "")), "tokens", "missing generation prompt"),
 }

@@ -114,6 +114,13 @@ def test_a_gguf_with_another_template_is_named(made: Made) -> None:
     assert "'ass' in training, 'bot' here" in named.message
 
 
+def test_a_gguf_whose_template_does_not_render_is_named_and_the_links_before_it_stand(made: Made) -> None:
+    gguf = save_gguf(made.merged(), made.folder / "x.gguf", template="{{ raise_exception('no') }}")
+    link, named = broken(made.walk(merged=made.folder / "merged", gguf=gguf))
+    assert (link.name, named.step, named.cause) == ("gguf", "tokens", "another chat template")
+    assert named.message.endswith("does not render a chat that training's does: TemplateError: no")
+
+
 def test_a_gguf_with_another_rule_for_bos_is_named(made: Made) -> None:
     link, named = broken(made.walk(gguf=save_gguf(made.merged(), made.folder / "b.gguf", template=CHAT, add_bos=False)))
     assert (link.name, named.cause) == ("gguf", "missing BOS")

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from dlm_sway.backends.api_find import find_wire
 from dlm_sway.backends.api_options import ApiOptions, key_of, options_of
+from dlm_sway.backends.api_read import whole
 from dlm_sway.backends.api_text import NO_LOGPROBS
 from dlm_sway.backends.api_view import ApiView, Asked
 from dlm_sway.backends.api_wire import Prompt, Wire
@@ -42,6 +43,7 @@ from dlm_sway.core.views import BASE, FINETUNED, View
 _Wanted: TypeAlias = tuple[Scored, View]
 _Name: TypeAlias = tuple[Any, ...]
 _KEPT_POSITIONS: Final = 20_000
+_MOST_BYTES: Final = 1 << 50
 _NO_NULL: Final = "a server takes no other weights, so no rotation can be drawn"
 
 
@@ -118,9 +120,8 @@ class ApiBackend(Differential[ApiView]):
     def bits_per_weight(self) -> float | None:
         """Return in how many bits the base's server keeps a weight; None where it does not say."""
         told = _told(self.wires[0])
-        size, n = told.get("size"), told.get("n_params")
-        known = isinstance(size, int) and isinstance(n, int) and size > 0 and n > 0
-        return 8.0 * float(size or 0) / float(n or 1) if known else None
+        size, n = (whole(told.get(name), below=_MOST_BYTES) for name in ("size", "n_params"))
+        return 8.0 * size / n if size and n else None
 
     def scalars(self, rows: Sequence[Scored], views: Sequence[View], reducers: Sequence[str]) -> Values:
         """Return per-position scalars of rows; see `ScalarBackend`.
@@ -315,7 +316,7 @@ class ApiBackend(Differential[ApiView]):
     def _window(self, tokenizer: Any) -> int:
         said = self.wires[0].client.get("/props")
         settings = said.get("default_generation_settings") if isinstance(said, dict) else None
-        limits = [settings.get("n_ctx") if isinstance(settings, dict) else None, self.options.max_length]
+        limits = [whole(settings.get("n_ctx")) if isinstance(settings, dict) else None, self.options.max_length]
         limits.append(min(getattr(tokenizer, "model_max_length", 2048), 1 << 20))
         # One token is left for the answer, without which no log-probs are given.
         return int(min(x for x in limits if isinstance(x, int) and x > 1)) - 1
@@ -326,7 +327,8 @@ class LoraApiBackend(Scaled[ApiView], ApiBackend):
 
     def _finetuned(self, base: Wire) -> Wire:
         loaded = base.client.get("/lora-adapters")
-        ids = [entry.get("id") for entry in loaded if isinstance(entry, dict)] if isinstance(loaded, list) else []
+        entries = [entry for entry in loaded if isinstance(entry, dict)] if isinstance(loaded, list) else []
+        ids = [i for entry in entries if (i := whole(entry.get("id"))) is not None]
         if self.options.lora not in ids:
             raise BadInputError(
                 f"the server holds no LoRA with id {self.options.lora}; it has {ids or 'none'}",
@@ -347,8 +349,7 @@ class LoraApiBackend(Scaled[ApiView], ApiBackend):
 
 def _vocabulary(wire: Wire) -> int | None:
     """Return how many tokens the model has, as a llama.cpp server says it; padded rows count, which no text has."""
-    n = _told(wire).get("n_vocab")
-    return n if isinstance(n, int) and n > 0 else None
+    return whole(_told(wire).get("n_vocab")) or None
 
 
 def _told(wire: Wire) -> Mapping[str, Any]:

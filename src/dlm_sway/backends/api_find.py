@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from dlm_sway.backends.api_read import entries_of
 from dlm_sway.backends.api_text import Chat, PlainText, TextOnly
-from dlm_sway.backends.api_wire import Echo, Native, NextOnly, Wire, listed
+from dlm_sway.backends.api_wire import Echo, Native, NextOnly, Wire
 from dlm_sway.backends.http_client import Budget, HttpClient
 from dlm_sway.core.errors import CannotRunError
 
@@ -21,18 +22,17 @@ def find_wire(client: HttpClient, budget: Budget, *, model: str | None, extra: M
 
     Raises:
         BadInputError: it knows no such path or model, or refuses the key.
-        CannotRunError: it cannot be reached.
+        CannotRunError: it cannot be reached, or its log-probs have a form that is not known.
     """
     if client.get("/props") is not None:
         return Native(client, budget, model, extra)
     named = {} if model is None else {"model": model}
     plain = {**named, "prompt": _TOKENS, "max_tokens": 1, "temperature": 0.0}
-    echo = Echo(client, budget, model, extra)
     answer = client.offers(_COMPLETIONS, plain | {"logprobs": 1, "echo": True})
-    if answer is not None and len(listed(answer, echo)) > len(_TOKENS):
-        return echo
+    if answer is not None and len(entries_of(answer, client.url)) > len(_TOKENS):
+        return Echo(client, budget, model, extra)
     answer = client.offers(_COMPLETIONS, plain | {"logprobs": 1})
-    if answer is not None and listed(answer, echo):
+    if answer is not None and entries_of(answer, client.url):
         return NextOnly(client, budget, model, extra)
     return _without_logprobs(client, budget, model, extra, plain=plain)
 

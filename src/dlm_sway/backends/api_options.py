@@ -41,7 +41,7 @@ class ApiOptions(BaseModel):
         deep: whether a llama.cpp server is asked once more, for all tokens, where the one that follows is not in the
             top.
         concurrency: requests at a time.
-        timeout_s: longest wait for an answer.
+        timeout_s: longest wait for an answer to one attempt.
         attempts: how often a request is tried in all.
         first_wait_s: before the second attempt; it doubles from there on.
         token_budget: tokens that may be sent and received in all; None: no limit.

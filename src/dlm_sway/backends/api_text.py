@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
+from dlm_sway.backends.api_read import chat_reply
 from dlm_sway.backends.api_wire import Prompt, Wire, drawn, written
 from dlm_sway.backends.base import Reply, Scored
 from dlm_sway.backends.top_k import Top
@@ -57,10 +58,4 @@ class Chat(TextOnly):
         """Return the reply to a conversation."""
         body = {"messages": list(prompt), self.limit_name: limit, **drawn(temperature, top_p, seed)}
         answer = self._post("/v1/chat/completions", body, tokens=len(str(prompt)) // 4 + limit)
-        try:
-            choice = answer["choices"][0]
-            text, stopped = choice["message"]["content"] or "", choice.get("finish_reason") != "length"
-            n_tokens = int((answer.get("usage") or {}).get("completion_tokens") or 0)
-        except (KeyError, IndexError, TypeError, AttributeError):
-            raise self._broken("the answer holds no text") from None
-        return Reply(str(text), n_tokens, stopped)
+        return chat_reply(answer, self.client.url)

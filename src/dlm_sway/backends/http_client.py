@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 import httpx
@@ -20,6 +22,7 @@ from dlm_sway.core.errors import BadInputError, CannotRunError
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _LONGEST_WAIT_S: Final = 60.0
 _SHOWN: Final = 200
+_LARGEST: Final = 256_000_000  # bytes; the log-probs of a vocabulary of 262,144 tokens are about a tenth of it
 
 
 class _AgainError(Exception):
@@ -69,13 +72,39 @@ class Budget:
             self.spent += tokens
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer that was read to its end; a traceback with locals shows its status alone, as the key may be in it."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    content: bytearray = field(repr=False)
+
+
+class _InTime(httpx.SyncByteStream):  # type: ignore[misc]
+    """A body as it comes over the wire, given up when its time is over: httpx bounds each read, and not their sum."""
+
+    def __init__(self, body: Any, ends: float) -> None:
+        self._body = body
+        self._ends = ends
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._body:
+            if time.monotonic() > self._ends:
+                raise httpx.ReadTimeout("")
+            yield part
+
+    def close(self) -> None:
+        self._body.close()
+
+
 class HttpClient:
     """One server.
 
     Args:
         url: its address, without a path of a request.
         key: sent as a bearer token, or None.
-        timeout_s: longest wait for an answer.
+        timeout_s: longest wait for an answer to one attempt; one that still trickles in then is given up.
         attempts: how often a request is tried in all.
         first_wait_s: before the second attempt; it doubles from there on, up to a minute.
     """
@@ -143,7 +172,7 @@ class HttpClient:
     def _once(self, method: str, path: str, body: dict[str, Any] | None, absent: tuple[int, ...]) -> Any:
         what = ""
         try:
-            response = self._client.request(method, f"{self.url}{path}", json=body)
+            answer = self._answer(method, f"{self.url}{path}", body)
         except httpx.TimeoutException:
             what = f"no answer within {self._timeout_s:g} s"
         except httpx.InvalidURL:
@@ -152,20 +181,32 @@ class HttpClient:
             what = f"the connection failed ({type(broken).__name__})"
         if what:
             raise _AgainError(what)
-        if response.status_code in absent:
+        if answer.status in absent:
             return None
-        if response.status_code in _BUSY:
-            raise _AgainError(f"the server answers {response.status_code}", _retry_after(response))
-        if response.status_code != httpx.codes.OK:
-            self._refused(response, path)
+        if answer.status in _BUSY:
+            raise _AgainError(f"the server answers {answer.status}", _retry_after(answer.headers))
+        if answer.status != httpx.codes.OK:
+            self._refused(answer, path)
         try:
-            return json.loads(response.content)
-        except ValueError:
+            return json.loads(answer.content)
+        except (ValueError, RecursionError):
             what = "the answer is no JSON, or was cut"
         raise _AgainError(what)
 
-    def _refused(self, response: httpx.Response, path: str) -> NoReturn:
-        status, said = response.status_code, self._said(response)
+    def _answer(self, method: str, url: str, body: dict[str, Any] | None) -> _Answer:
+        ends = time.monotonic() + self._timeout_s
+        content = bytearray()
+        with self._client.stream(method, url, json=body) as response:
+            response.stream = _InTime(response.stream, ends)
+            for part in response.iter_bytes():
+                content += part
+                if len(content) > _LARGEST:
+                    what = f"the answer is larger than {_LARGEST:,} bytes"
+                    raise CannotRunError(what, where=url, remedy="lower options.top_k, or see the server's log")
+        return _Answer(response.status_code, response.headers, content)
+
+    def _refused(self, answer: _Answer, path: str) -> NoReturn:
+        status, said = answer.status, self._said(answer.content)
         where = f"{self.url}{path}"
         if status in (401, 403):
             remedy = "put the key into an environment variable, and its name into options.api_key_env"
@@ -174,13 +215,13 @@ class HttpClient:
             raise BadInputError(f"not found{said}", where=where, remedy="check the address and options.model")
         raise BadInputError(f"the server refuses the request ({status}){said}", where=where)
 
-    def _said(self, response: httpx.Response) -> str:
+    def _said(self, content: bytearray) -> str:
         try:
-            found = json.loads(response.content)
+            found = json.loads(content)
             error = found.get("error", found) if isinstance(found, dict) else found
             text = str(error.get("message", error) if isinstance(error, dict) else error)
-        except ValueError:
-            text = response.text
+        except (ValueError, RecursionError):
+            text = content.decode(errors="replace")
         flat = " ".join(self._clean(text).split())[:_SHOWN]
         return f": {flat}" if flat else ""
 
@@ -188,9 +229,9 @@ class HttpClient:
         return text.replace(self._key, "***") if self._key else text
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
-        asked = float(response.headers.get("retry-after", ""))
+        asked = float(headers.get("retry-after", ""))
     except ValueError:
         return None
     return asked if math.isfinite(asked) and asked >= 0 else None

@@ -87,7 +87,7 @@ class Given:
             raise BadInputError(location.reason, remedy=location.remedy)
         self.directory: Path = location.directory
         read = () if request.data is None else read_items(request.data)[:N_DATA]
-        self.own = tuple(TextItem(i.prompt, i.completion, i.cluster, f"data:{i.line}", OWN) for i in read)
+        self.own = tuple(TextItem(i.prompt, i.completion, i.cluster, i.label, OWN) for i in read)
         self.general = tuple(TextItem("", p.text, p.id, p.id, "general") for p in control_passages()[:N_GENERAL])
 
     @cached_property

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+from dlm_sway.backends.api_read import ids_of, text_of
 from dlm_sway.chain.result import Finding
+from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Verdict
 
 TEXTS: Final = (
@@ -22,12 +24,17 @@ CHATS: Final = (
     ),
 )
 _AROUND: Final = 3
+_SHOWN: Final = 200
 
 DOUBLED_BOS: Final = "doubled BOS"
 MISSING_BOS: Final = "missing BOS"
 NO_PROMPT: Final = "missing generation prompt"
 TEMPLATE: Final = "another chat template"
 TOKENIZER: Final = "another tokenizer"
+
+
+class UnrenderedError(BadInputError):
+    """A chat template that refuses a chat, or is none."""
 
 
 class Reads(Protocol):
@@ -38,7 +45,11 @@ class Reads(Protocol):
         ...
 
     def chat(self, messages: Sequence[dict[str, str]]) -> list[int] | None:
-        """Return the ids of a chat up to the assistant's turn, or None where it has no template or cannot be asked."""
+        """Return the ids of a chat up to the assistant's turn, or None where it has no template or cannot be asked.
+
+        Raises:
+            UnrenderedError: the template does not render it.
+        """
         ...
 
 
@@ -55,12 +66,21 @@ class HFReads:
         return list(self.tokenizer(text, verbose=False)["input_ids"])
 
     def chat(self, messages: Sequence[dict[str, str]]) -> list[int] | None:
-        """Return the ids of a rendered chat; the template writes its own bos."""
+        """Return the ids of a rendered chat; the template writes its own bos.
+
+        Raises:
+            UnrenderedError: the template does not render it.
+        """
         if not (self._template or self.tokenizer.chat_template):
             return None
-        rendered = self.tokenizer.apply_chat_template(
-            [dict(m) for m in messages], tokenize=False, add_generation_prompt=True, chat_template=self._template
-        )
+        turns = [dict(m) for m in messages]
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, chat_template=self._template
+            )
+        except Exception as refusal:  # a template is code of the model's maker and raises what it likes
+            said = "".join(char if char.isprintable() else " " for char in f"{type(refusal).__name__}: {refusal}")
+            raise UnrenderedError(" ".join(said.split())[:_SHOWN]) from refusal
         return list(self.tokenizer(str(rendered), add_special_tokens=False, verbose=False)["input_ids"])
 
 
@@ -72,16 +92,24 @@ class ServerReads:
         self._client = client
 
     def text(self, text: str) -> list[int] | None:
-        """Return the ids of a text with what the server puts before it."""
+        """Return the ids of a text with what the server puts before it.
+
+        Raises:
+            CannotRunError: it answers with what are no ids.
+        """
         found = self._client.offers("/tokenize", {"content": text, "add_special": True, "parse_special": True})
         ids = found.get("tokens") if isinstance(found, dict) else None
-        return [int(i) for i in ids] if isinstance(ids, list) else None
+        return None if ids is None else ids_of(ids, self._client.url)
 
     def chat(self, messages: Sequence[dict[str, str]]) -> list[int] | None:
-        """Return the ids of a chat."""
+        """Return the ids of a chat.
+
+        Raises:
+            CannotRunError: it answers with what is no text, or with what are no ids.
+        """
         found = self._client.offers("/apply-template", {"messages": [dict(m) for m in messages]})
         prompt = found.get("prompt") if isinstance(found, dict) else None
-        return self.text(prompt) if isinstance(prompt, str) else None
+        return None if prompt is None else self.text(text_of(prompt, self._client.url))
 
 
 def compare_tokens(reference: Reads, candidate: Reads, *, decode: Any, bos: int | None) -> Finding:
@@ -93,18 +121,29 @@ def compare_tokens(reference: Reads, candidate: Reads, *, decode: Any, bos: int 
         decode: ids to text, for what is shown.
         bos: id of the token that begins a text, or None.
     """
-    asked = 0
-    for kind, things in (("text", TEXTS), ("chat", CHATS)):
-        for thing in things:
-            ours, theirs = (getattr(r, kind)(thing) for r in (reference, candidate))
-            if ours is None or theirs is None:
-                continue
-            asked += 1
-            if list(ours) != list(theirs):
-                return _differing(kind, ours, theirs, decode=decode, bos=bos)
+    asked, unknown = 0, ""
+    for kind, thing in (*(("text", text) for text in TEXTS), *(("chat", chat) for chat in CHATS)):
+        try:
+            ours = getattr(reference, kind)(thing)
+        except UnrenderedError as refusal:
+            unknown = refusal.what
+            continue
+        try:
+            theirs = getattr(candidate, kind)(thing) if ours is not None else None
+        except UnrenderedError as refusal:
+            what = f"its chat template does not render a chat that training's does: {refusal.what}"
+            return _failed(TEMPLATE, what, {"kind": kind})
+        if theirs is None:
+            continue
+        asked += 1
+        if list(ours) != list(theirs):
+            return _differing(kind, ours, theirs, decode=decode, bos=bos)
     if not asked:
         what = "it offers no way to see how it reads text (/tokenize), so ids were not compared"
         return Finding(step="tokens", verdict=Verdict.SKIP, message=what, remedy="llama.cpp's server offers it")
+    if unknown:
+        what = f"{asked} texts and chats give the same ids; the base's own chat template does not render all: {unknown}"
+        return Finding(step="tokens", verdict=Verdict.SKIP, message=what, remedy="mend the base's chat template")
     return Finding(step="tokens", verdict=Verdict.PASS, message=f"{asked} texts and chats give the same ids")
 
 
@@ -114,6 +153,10 @@ def _differing(kind: str, ours: list[int], theirs: list[int], *, decode: Any, bo
     here, there = (decode(ids[at : at + _AROUND]) for ids in (ours, theirs))
     message = f"a {kind} differs from token {at} on: {here!r} in training, {there!r} here"
     evidence = {"kind": kind, "first_difference": at, "expected": ours[: at + 8], "found": theirs[: at + 8]}
+    return _failed(cause, message, evidence)
+
+
+def _failed(cause: str, message: str, evidence: dict[str, Any]) -> Finding:
     return Finding(
         step="tokens", verdict=Verdict.FAIL, cause=cause, message=message, remedy=_REMEDIES[cause], evidence=evidence
     )

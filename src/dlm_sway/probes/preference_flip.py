@@ -177,8 +177,8 @@ class _Flips:
     def of(cls, margins: _Margins, groups: Sequence[str]) -> _Flips:
         before, after = margins.base > 0, margins.finetuned > 0
         gained, lost = np.flatnonzero(~before & after), np.flatnonzero(before & ~after)
-        net = Counter(groups[i] for i in gained)
-        net.subtract(groups[i] for i in lost)
+        net = Counter(groups[i] for i in gained.tolist())
+        net.subtract(groups[i] for i in lost.tolist())
         # Triples of one group turn together, so a group is one that turned, whichever way most of it did.
         return cls(gained, lost, mcnemar(sum(n < 0 for n in net.values()), sum(n > 0 for n in net.values())))
 

@@ -1,0 +1,84 @@
+"""An answer that comes too slowly, is too large or is no JSON is one clear error, and in time."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.backends.api_servers import trickle
+from tests.fake_server import FakeServer, fake_server
+
+from dlm_sway.backends import http_client
+from dlm_sway.backends.http_client import HttpClient
+from dlm_sway.core.errors import BadInputError, CannotRunError
+
+ANSWER = b'{"choices": [{"text": "a bell"}]}'
+DEEP = b"[" * 200_000
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A healthy server."""
+    with fake_server("text") as running:
+        yield running
+
+
+def ask(server: FakeServer, *, timeout_s: float = 5.0) -> Any:
+    client = HttpClient(server.url, timeout_s=timeout_s, attempts=1)
+    try:
+        return client.post("/v1/completions", {"prompt": [1], "max_tokens": 1})
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    "fault", [trickle(ANSWER), trickle(gzip.compress(ANSWER), content_encoding="gzip")], ids=["plain", "gzip"]
+)
+def test_an_answer_that_trickles_in_is_given_up_in_time(server: FakeServer, fault: Any) -> None:
+    """Each byte comes in time, and the answer does not."""
+    server.always = fault
+    began = time.monotonic()
+    with pytest.raises(CannotRunError, match=r"no answer within 0\.3 s"):
+        ask(server, timeout_s=0.3)
+    assert time.monotonic() - began < 1.5
+
+
+def test_an_answer_that_is_slow_but_in_time_is_read(server: FakeServer) -> None:
+    server.always = trickle(gzip.compress(ANSWER), pause_s=0.001, content_encoding="gzip")
+    assert ask(server) == {"choices": [{"text": "a bell"}]}
+
+
+def test_an_answer_that_is_too_large_is_not_read_to_its_end(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_client, "_LARGEST", 1000)
+    bomb = gzip.compress(b" " * 100_000)
+    server.always = lambda _, handler: handler.say(bomb, content_encoding="gzip") is None
+    with pytest.raises(CannotRunError, match=r"/v1/completions: the answer is larger than 1,000 bytes; lower"):
+        ask(server)
+
+
+def test_what_is_nested_without_end_is_no_json(server: FakeServer) -> None:
+    server.always = lambda _, handler: handler.say(DEEP) is None
+    with pytest.raises(CannotRunError, match="the answer is no JSON, or was cut"):
+        ask(server)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b'{"error": {"message": "too long"}}', "too long"),
+        ("zu lang: \u00fc".encode("latin-1"), "zu lang"),
+        (DEEP, "["),
+    ],
+    ids=["JSON", "text", "nested"],
+)
+def test_a_refusal_is_shown_as_the_server_words_it(server: FakeServer, said: bytes, shown: str) -> None:
+    server.always = lambda _, handler: handler.say(said, status=400) is None
+    with pytest.raises(BadInputError) as caught:
+        ask(server)
+    assert caught.value.what.startswith(f"the server refuses the request (400): {shown}")
+    assert len(caught.value.what) < 300
