@@ -51,6 +51,16 @@ def test_the_decision_follows_from_the_bounds(mean: float, c: int, margin: float
         assert (found.n_to_decide > c) == (found.decision == "undecided")
 
 
+@pytest.mark.parametrize("c", [5, 12, 20, 29, 60])
+def test_one_text_that_improved_much_leaves_a_harmless_result_decided(c: int) -> None:
+    loss = np.random.default_rng(0).normal(0, 0.002, c)
+    loss[0] = -0.15
+    for seed in range(5):
+        found = non_inferiority(64 * loss, np.full(c, 64), margin=0.05, rng=np.random.default_rng(seed))
+        assert found.decision == "within"
+        assert 2 <= found.n_to_decide <= c
+
+
 @pytest.mark.parametrize("mean", [0.04, 0.03, 0.06, 0.07])
 def test_with_the_number_asked_for_the_bound_decides_and_with_one_fewer_it_does_not(mean: float) -> None:
     first = non_inferiority(losses(mean, 32), np.ones(32), margin=0.05, rng=rng())

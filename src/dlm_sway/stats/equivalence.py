@@ -160,9 +160,10 @@ def _n_to_decide(
     if se is None or gap == 0:
         return None
     needed = c
-    # What skewness adds fades with the root of the sample. Answers fall above and below in turn; the third is above.
+    # What skewness adds, or takes off, fades with the root of the sample; it is not known to grow below this one.
+    # Answers fall above and below in turn; the third is above.
     for _ in range(3):
-        sd = se * math.sqrt(c) * (1 + (stretch - 1) * math.sqrt(c / needed))
+        sd = se * math.sqrt(c) * max(0.0, 1 + (stretch - 1) * math.sqrt(min(1.0, c / needed)))
         needed = clusters_for_bound(sd, gap, alpha=alpha, critical=critical)
     if needed > _SENSIBLE:
         return None
