@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +48,20 @@ def save_gguf(model: Path, out: Path, *, template: str | None = None, add_bos: b
     writer.add_vocab_size(config["vocab_size"])
     _add_tokenizer(writer, model, config, template=template, add_bos=add_bos)
     _add_tensors(writer, model, quant)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out
+
+
+def save_tensors(out: Path, architecture: str, tensors: Mapping[str, Any], *, quant: str = "F32") -> Path:
+    """Write tensors under llama.cpp's names as a GGUF file, matrices in a type such as Q8_0, and return it."""
+    writer, kind = gguf.GGUFWriter(out, architecture), gguf.GGMLQuantizationType[quant]
+    for name, value in tensors.items():
+        packed = quant != "F32" and value.ndim == 2
+        data = gguf.quants.quantize(value, kind) if packed else np.ascontiguousarray(value)
+        writer.add_tensor(name, data, raw_dtype=kind if packed else None)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

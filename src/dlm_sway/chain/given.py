@@ -12,8 +12,8 @@ from typing import Any, Final
 from dlm_sway.adapters.base_location import locate_base
 from dlm_sway.adapters.config import AdapterConfig, load_config
 from dlm_sway.adapters.lora import Lora, read_peft_lora
+from dlm_sway.chain.model_files import SafetensorsWeights
 from dlm_sway.chain.reference import OWN, Reference, take_reference
-from dlm_sway.chain.weights import SafetensorsWeights
 from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError
 from dlm_sway.core.progress import Progress
 from dlm_sway.data.control import control_passages

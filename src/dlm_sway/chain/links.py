@@ -17,16 +17,18 @@ from dlm_sway.chain.behaviour import REMEDIES, judge
 from dlm_sway.chain.given import Given, tokenizer_in
 from dlm_sway.chain.margins import FLOOR_TIMES, bits_of, bits_served, margin_of
 from dlm_sway.chain.metadata import GgufReads, judge_metadata
+from dlm_sway.chain.model_files import HEAD, GgufWeights, SafetensorsWeights
 from dlm_sway.chain.reference import Observed, observe
 from dlm_sway.chain.result import Finding, Step
-from dlm_sway.chain.static import DROWNED, ENOUGH, NOT_APPLIED, OTHER_WEIGHTS, RENAMED, judge_fit, retied
+from dlm_sway.chain.static import DROWNED, ENOUGH, NOT_APPLIED, OTHER_WEIGHTS, RENAMED, judge_fit, packed, retied
 from dlm_sway.chain.stop import judge_stop
 from dlm_sway.chain.tokens import HFReads, ServerReads, compare_tokens
-from dlm_sway.chain.weights import HEAD, GgufWeights, SafetensorsWeights, fit_merged, predicted_survival
+from dlm_sway.chain.weights import fit_merged, predicted_survival
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Verdict
 
 Steps: TypeAlias = Iterator[tuple[Step, Callable[[], Finding]]]
+_UNPACKED_BASE = "name the base in 16 bits as --base to have them compared"
 _RENAMED_CODES = frozenset({"missing_tensor", "unexpected_tensor", "unrecognised_tensor", "wrapped_module"})
 
 
@@ -58,10 +60,15 @@ class AdapterLink:
         if isinstance(lora, str):
             message = f"what a merge would keep cannot be told from the file: {lora}"
             return Finding(step="static", verdict=Verdict.SKIP, message=message)
-        kept = {name: predicted_survival(self.given.weights, lora, dtype=name) for name in ("bf16", "fp16")}
-        evidence = {"predicted_survival": kept}
-        message = f"a merge in bf16 would keep {kept['bf16']:.1%} of the adapter, in fp16 {kept['fp16']:.1%}"
-        if kept["bf16"] >= ENOUGH:
+        if self.given.weights.packed:
+            return packed(_UNPACKED_BASE)
+        bf16, fp16 = (predicted_survival(self.given.weights, lora, dtype=name) for name in ("bf16", "fp16"))
+        if bf16 is None or fp16 is None:
+            message = "what a merge would keep cannot be told: the base has no module of these names and shapes"
+            return Finding(step="static", verdict=Verdict.SKIP, message=message)
+        evidence = {"predicted_survival": {"bf16": bf16, "fp16": fp16}}
+        message = f"a merge in bf16 would keep {bf16:.1%} of the adapter, in fp16 {fp16:.1%}"
+        if bf16 >= ENOUGH:
             return Finding(step="static", verdict=Verdict.PASS, message=message, evidence=evidence)
         remedy = "merge in fp32 and keep fp32, or serve base and adapter"
         return Finding(step="static", verdict=Verdict.WARN, message=message, remedy=remedy, evidence=evidence)
@@ -172,6 +179,8 @@ class MergedLink(_Compared):
         tied = weights.files.tied and HEAD not in weights.names()
         if tied and (not base.files.tied or "lm_head" in lora):
             return retied()
+        if base.packed or weights.packed:
+            return packed(_UNPACKED_BASE if base.packed else "give the 16-bit merge that it was made of as --merged")
         return judge_fit(fit_merged(base, weights, lora), self.given.config)
 
 
@@ -210,6 +219,8 @@ class GgufLink(_Compared):
             return Finding(step="static", verdict=Verdict.SKIP, message=f"its weights are not compared: {lora}")
         if HEAD not in weights.names() and not self.given.weights.files.tied:
             return retied()
+        if self.given.weights.packed:
+            return packed(_UNPACKED_BASE)
         found = judge_fit(fit_merged(self.given.weights, weights, lora), self.given.config)
         self.drowned = found.cause == DROWNED
         return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
+
 from dlm_sway.adapters.config import AdapterConfig
 from dlm_sway.chain.result import Finding
 from dlm_sway.chain.weights import Fit
@@ -20,6 +22,7 @@ ROUNDED_AWAY: Final = "rounded away"
 DROWNED: Final = "drowned in quantisation"
 OTHER_BASE: Final = "another base"
 RENAMED: Final = "renamed keys"
+MISSING: Final = "missing parameters"
 RETIED: Final = "re-tied head"
 OTHER_SCALE: Final = "another scale"
 OTHER_WEIGHTS: Final = "other weights"
@@ -27,7 +30,13 @@ OTHER_WEIGHTS: Final = "other weights"
 
 def judge_fit(fit: Fit, config: AdapterConfig) -> Finding:
     """Return what the weights of a merged model say."""
-    return _untouched(fit) or _rounding(fit) or _scale(fit, config)
+    return _untouched(fit) or _not_compared(fit) or _rounding(fit) or _scale(fit, config)
+
+
+def packed(remedy: str) -> Finding:
+    """Return what is said where files hold packed weights."""
+    message = "packed weights are not compared; behaviour decides"
+    return Finding(step="static", verdict=Verdict.SKIP, message=message, remedy=remedy)
 
 
 def retied() -> Finding:
@@ -40,25 +49,46 @@ def retied() -> Finding:
 def _untouched(fit: Fit) -> Finding | None:
     """Return what is wrong beside the adapted modules, or None."""
     evidence = _evidence(fit)
-    if fit.missing:
+    if fit.renamed:
         return _failed(
             RENAMED,
-            f"{len(fit.missing)} of the base's parameters are missing under their names, such as {fit.missing[0]}",
+            f"{len(fit.renamed)} of the base's parameters are missing under their names, such as {fit.renamed[0]}",
             "save the merged model with save_pretrained of the class that loaded the base, and convert that",
+            fit,
+            evidence,
+        )
+    if fit.missing:
+        return _failed(
+            MISSING,
+            f"{len(fit.missing)} of the base's parameters are in no file of it, such as {fit.missing[0]}",
+            "look whether a shard is missing, or save the merged model again, and convert that",
             fit,
             evidence,
         )
     if fit.changed:
         name, apart = max(fit.changed.items(), key=lambda pair: pair[1])
+        how = "has another shape" if np.isinf(apart) else f"is off by {apart:.1%}"
         return _failed(
             OTHER_BASE,
-            f"{len(fit.changed)} parameters that the adapter does not touch are not the base's: {name} is off by "
-            f"{apart:.1%}",
+            f"{len(fit.changed)} parameters that the adapter does not touch are not the base's: {name} {how}",
             "merge into the base that the adapter was trained on",
             fit,
             evidence,
         )
     return None
+
+
+def _not_compared(fit: Fit) -> Finding | None:
+    """Return that no weight was compared, or None."""
+    if fit.n_elements:
+        return None
+    return Finding(
+        step="static",
+        verdict=Verdict.SKIP,
+        message="no weight that the adapter changes could be compared: none has the base's name and shape",
+        remedy="behaviour decides",
+        evidence=_evidence(fit),
+    )
 
 
 def _rounding(fit: Fit) -> Finding | None:
@@ -140,15 +170,15 @@ def _failed(cause: str, message: str, remedy: str, fit: Fit, evidence: dict[str,
         cause=cause,
         message=message,
         remedy=remedy,
-        lam_hat=fit.lam,
-        effect_left=fit.lam,
+        lam_hat=fit.known_lam,
+        effect_left=fit.known_lam,
         evidence=evidence,
     )
 
 
 def _evidence(fit: Fit) -> dict[str, Any]:
     return {
-        "scale": fit.lam,
+        "scale": fit.known_lam,
         "residual": fit.residual,
         "residual_against_4_bit": fit.nf4_residual,
         "predicted_survival": fit.predicted,

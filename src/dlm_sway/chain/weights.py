@@ -7,109 +7,18 @@ is made.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dlm_sway.adapters.base_files import BaseFiles, open_base
 from dlm_sway.adapters.dtypes import Float32Array
-from dlm_sway.adapters.gguf_lora import open_gguf
-from dlm_sway.adapters.gguf_names import names_of
 from dlm_sway.adapters.lora import Lora
-from dlm_sway.chain.margins import bits_of
-
-NARROW: Final = {"BF16": "bf16", "F16": "fp16"}
-_NF4: Final = np.array(
-    (
-        *(-1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.09105004, 0.0),
-        *(0.0795803, 0.1609302, 0.2461123, 0.3379152, 0.4407098, 0.5626170, 0.7229568, 1.0),
-    ),
-    dtype=np.float32,
-)
-_BLOCK: Final = 64
-HEAD: Final = "lm_head.weight"
-
-
-_OTHER_NAMES: Final = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
-
-
-class Weights(Protocol):
-    """Parameters of a whole model by their names in transformers."""
-
-    def names(self) -> frozenset[str]:
-        """Return the names."""
-        ...
-
-    def read(self, name: str) -> Float32Array:
-        """Return one parameter."""
-        ...
-
-    def dtype(self, name: str) -> str:
-        """Return how it is stored, such as `BF16`."""
-        ...
-
-
-class SafetensorsWeights:
-    """A model directory."""
-
-    def __init__(self, directory: Path) -> None:
-        """Read headers alone."""
-        self.files: BaseFiles = open_base(directory)
-
-    def names(self) -> frozenset[str]:
-        """Return the names."""
-        return frozenset(self.files.parameters)
-
-    def read(self, name: str) -> Float32Array:
-        """Return one parameter."""
-        file, info = self.files.parameters[name]
-        return file.read(info.name)
-
-    def dtype(self, name: str) -> str:
-        """Return how it is stored."""
-        return self.files.parameters[name][1].dtype
-
-
-class GgufWeights:
-    """The matrices of a GGUF file that a LoRA can adapt, and its embedding, in transformers' names and order."""
-
-    def __init__(self, path: Path, base: Path) -> None:
-        """Read the directory of the file; `base` tells the names."""
-        self._names = names_of(base)
-        self.reader: Any = open_gguf(path)
-        known = {weight: f"{module}.weight" for module, weight in self._names.weights.items()}
-        known |= _OTHER_NAMES
-        self._tensors = {known[t.name]: t for t in self.reader.tensors if t.name in known}
-
-    def bits(self) -> float | None:
-        """Return the bits of a weight in the coarsest of the matrices; None where a type is not known."""
-        found = [bits_of(str(t.tensor_type.name)) for t in self._tensors.values() if len(t.shape) > 1]
-        known = [bits for bits in found if bits is not None]
-        return min(known) if known and len(known) == len(found) else None
-
-    def expected(self) -> frozenset[str]:
-        """Return the names that a model of this architecture has; an untied head is looked for by itself."""
-        return frozenset(f"{module}.weight" for module in self._names.weights) - {HEAD}
-
-    def names(self) -> frozenset[str]:
-        """Return the names."""
-        return frozenset(self._tensors)
-
-    def read(self, name: str) -> Float32Array:
-        """Return one parameter, dequantised."""
-        from gguf.quants import dequantize
-
-        found = self._tensors[name]
-        values = np.array(dequantize(found.data, found.tensor_type), dtype=np.float32)
-        return self._names.from_gguf(name.removesuffix(".weight"), values)
-
-    def dtype(self, name: str) -> str:
-        """Return how it is stored."""
-        return str(self._tensors[name].tensor_type.name)
+from dlm_sway.chain.model_files import HEAD, GgufWeights, SafetensorsWeights, Weights
+from dlm_sway.chain.owned import owned_by_model
+from dlm_sway.chain.rounding import NARROW, nf4_rounded, room_of, rounded
 
 
 @dataclass
@@ -117,12 +26,13 @@ class Fit:
     """How a merged model relates to base + adapter.
 
     Attributes:
-        lam: scale of the adapter that the merged weights hold.
+        lam: scale of the adapter that the merged weights hold; NaN where nothing could be compared.
         residual: ||M - W - lam D||^2 / ||D||^2 beyond that scale.
         predicted: survival in the dtype of the merged weights, from rounding alone; None where that is not narrow.
         nf4_residual: the same residual against W as 4 bits (NF4) store it; None where it was not asked.
         dtype: of the merged weights.
-        missing: parameters of the base that the merged model lacks.
+        missing: parameters of the base that the merged model lacks under their names.
+        renamed: those of them that are adapted, or for which the merged model has a strange one of the same size.
         changed: parameters that the adapter does not touch and that are not the base's, with their relative distance.
         modules: scale by module.
         n_elements: weights that went in.
@@ -137,6 +47,12 @@ class Fit:
     changed: Mapping[str, float]
     modules: Mapping[str, float] = field(default_factory=dict)
     n_elements: int = 1
+    renamed: tuple[str, ...] = ()
+
+    @property
+    def known_lam(self) -> float | None:
+        """`lam`, or None where nothing could be compared."""
+        return self.lam if self.n_elements else None
 
     @property
     def lam_error(self) -> float:
@@ -144,16 +60,22 @@ class Fit:
         return float(np.sqrt(self.residual / max(1, self.n_elements)))
 
 
-def predicted_survival(base: SafetensorsWeights, lora: Lora, *, dtype: str) -> float:
-    """Return the share of the adapter that a merge into `dtype` (`bf16` or `fp16`) keeps, from files alone."""
-    kept = total = 0.0
+def predicted_survival(base: SafetensorsWeights, lora: Lora, *, dtype: str) -> float | None:
+    """Return the share of the adapter that a merge into `dtype` (`bf16` or `fp16`) keeps, from files alone.
+
+    None where the base has no module of the adapter's names and shapes.
+    """
+    sums = np.zeros(2)  # <round(W + D) - W, D>, <D, D>
+    n = 0
     for module, delta in _deltas(base, lora):
-        weight = base.read(f"{module}.weight")
-        stored = rounded(weight, dtype)
+        stored = rounded(base.read(f"{module}.weight"), dtype)
         change = rounded(stored + delta, dtype) - stored
-        kept += _dot(change, delta)
-        total += _dot(delta, delta)
-    return kept / total if total else 1.0
+        sums += [_dot(change, delta), _dot(delta, delta)]
+        n += 1
+    kept, total = sums.tolist()
+    if not n:
+        return None
+    return float(kept / total) if total else 1.0
 
 
 def fit_merged(base: SafetensorsWeights, merged: Weights, lora: Lora) -> Fit:
@@ -172,10 +94,10 @@ def fit_merged(base: SafetensorsWeights, merged: Weights, lora: Lora) -> Fit:
             continue
         dtype = merged.dtype(name)
         # What a narrow dtype does to the base itself is no part of what it does to the adapter.
-        plain = stored_as(weight, dtype)
+        plain = merged.stored(name, weight)
         stored = weight if plain is None else plain
         # A merge in 16 bits starts from the rounded base; a file is quantised from the sum.
-        summed = stored_as((stored if dtype in NARROW else weight) + delta, dtype)
+        summed = merged.stored(name, (stored if dtype in NARROW else weight) + delta)
         change, own = found - stored, _dot(delta, delta)
         along = _dot(change, delta)
         lost = own if summed is None else _dot(summed - stored, delta)
@@ -186,89 +108,69 @@ def fit_merged(base: SafetensorsWeights, merged: Weights, lora: Lora) -> Fit:
         modules[module] = along / own if own else 0.0
     along, own, change_size, lost = sums.tolist()
     lam = along / own if own else 0.0
+    missing = tuple(sorted(_expected(base, merged) - there))
     return Fit(
-        lam=lam,
+        lam=lam if n else float("nan"),
         residual=max(0.0, change_size - 2 * lam * along + lam**2 * own) / own if own else 0.0,
         predicted=lost / own if own and foreseen and dtype != "F32" else None,
         nf4_residual=nf4 / own if own else None,
         dtype=dtype,
-        missing=tuple(sorted(_expected(base, merged) - there)),
+        missing=missing,
+        renamed=_renamed(base, merged, missing, set(lora)),
         changed=_changed(base, merged, set(lora)),
         modules=modules,
         n_elements=n,
     )
 
 
-def stored_as(x: Float32Array, dtype: str) -> Float32Array | None:
-    """Return values as a format stores them, or None where sway cannot write it."""
-    if dtype in ("F32", "F64"):
-        return x
-    if dtype in NARROW:
-        return rounded(x, NARROW[dtype])
-    try:
-        import gguf
-        from gguf.quants import dequantize, quantize
-
-        kind = gguf.GGMLQuantizationType[dtype]
-        return np.asarray(dequantize(quantize(x, kind), kind), dtype=np.float32)
-    except (ImportError, KeyError, NotImplementedError, ValueError):
-        return None
-
-
-def rounded(x: Float32Array, dtype: str) -> Float32Array:
-    """Return values as a 16-bit dtype stores them; ties to even."""
-    if dtype == "fp16":
-        with np.errstate(over="ignore"):
-            return x.astype(np.float16).astype(np.float32)
-    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
-    up = ((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF)
-    return ((bits + up) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-def nf4_rounded(x: Float32Array) -> Float32Array:
-    """Return values as NF4 stores them in blocks of 64 (Dettmers et al. 2023), constants of blocks not quantised."""
-    flat = x.reshape(-1)
-    padded = np.zeros(-(-flat.size // _BLOCK) * _BLOCK, dtype=np.float32)
-    padded[: flat.size] = flat
-    blocks = padded.reshape(-1, _BLOCK)
-    size = np.maximum(np.abs(blocks).max(axis=1, keepdims=True), np.float32(1e-30))
-    middle = (_NF4[1:] + _NF4[:-1]) / 2
-    out = _NF4[np.searchsorted(middle, blocks / size)] * size
-    return np.asarray(out.reshape(-1)[: flat.size].reshape(x.shape), dtype=np.float32)
-
-
 def _deltas(base: SafetensorsWeights, lora: Lora) -> Iterable[tuple[str, Float32Array]]:
+    shapes = base.shapes()
     for module, factors in lora.items():
-        if f"{module}.weight" in base.names():
-            delta = factors.delta()
-            yield module, delta.T if base.files.is_transposed(module, fan_in_fan_out=False) else delta
+        delta = factors.delta()
+        delta = delta.T if base.files.is_transposed(module, fan_in_fan_out=False) else delta
+        if shapes.get(f"{module}.weight") == delta.shape:
+            yield module, delta
 
 
 def _expected(base: SafetensorsWeights, merged: Weights) -> frozenset[str]:
     """Return what a merged model should hold; a GGUF is asked only for what it is known to name."""
+    owned = owned_by_model(base.files)
     if isinstance(merged, GgufWeights):
-        return merged.expected() & base.names()
-    return base.names() - ({HEAD} if base.files.tied else set())
+        return merged.expected() & owned
+    return owned - ({HEAD} if base.files.tied else set())
+
+
+def _renamed(base: SafetensorsWeights, merged: Weights, missing: Iterable[str], adapted: set[str]) -> tuple[str, ...]:
+    """Return what is missing and adapted, or as large as a tensor of the merged model that the base does not know."""
+    ours = base.shapes()
+    # Sizes in any order: a GGUF file may hold them the other way round.
+    strange = Counter(tuple(sorted(shape)) for name, shape in merged.shapes().items() if name not in ours)
+    found: list[str] = []
+    for name in missing:
+        size = tuple(sorted(ours[name]))
+        if name.removesuffix(".weight") in adapted or strange[size] > 0:
+            strange[size] -= 1
+            found.append(name)
+    return tuple(found)
 
 
 def _changed(base: SafetensorsWeights, merged: Weights, adapted: set[str]) -> dict[str, float]:
     found: dict[str, float] = {}
-    for name in sorted(base.names() & merged.names()):
-        if name.removesuffix(".weight") in adapted:
+    for name in sorted(owned_by_model(base.files) & merged.names()):
+        shift = merged.shift(name)
+        # A converter adds the shift in the dtype of what it reads, whatever it then writes.
+        room = room_of("F16" if shift else merged.dtype(name))
+        if name.removesuffix(".weight") in adapted or room is None:
             continue
         theirs, ours = base.read(name), merged.read(name)
         if theirs.shape != ours.shape:
             found[name] = float("inf")
             continue
-        size = _square(theirs)
+        size = _square(theirs + np.float32(shift))
         apart = (_square(ours - theirs) / size) ** 0.5 if size else float(np.abs(ours).max(initial=0.0))
-        if apart > _ROOM.get(merged.dtype(name), 0.2):
+        if apart > room:
             found[name] = apart
     return found
-
-
-_ROOM: Final = {"F32": 1e-6, "F64": 1e-6, "BF16": 0.01, "F16": 0.002, "Q8_0": 0.02}
-"""Relative distance that rounding alone makes; 4-bit formats come to about 0.1."""
 
 
 def _dot(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
