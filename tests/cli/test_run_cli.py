@@ -232,6 +232,56 @@ def test_a_verdict_turned_or_an_error_added_in_a_file_changes_the_end(written: P
     assert ran == []
 
 
+NO_RUN: list[tuple[str, ...]] = [
+    ("--skip", "bad"),
+    ("--only", "good"),
+    ("--seed", "1"),
+    ("--limit", "3"),
+    ("--draws", "39"),
+    ("--fast",),
+    ("--device", "cpu"),
+    ("--dtype", "fp32"),
+    ("--cache",),
+    ("--resume",),
+    ("--trace", "t.jsonl"),
+    ("--batch-tokens", "9"),
+    ("--allow-custom",),
+]
+
+
+@pytest.mark.parametrize("words", NO_RUN, ids=lambda words: words[0])
+def test_the_gate_of_a_result_refuses_what_only_a_run_can_follow(
+    written: Path, ran: Calls, capsys: Capture, words: tuple[str, ...]
+) -> None:
+    assert run(["gate", str(written), *words]) == 2
+    err = capsys.readouterr().err
+    assert f"cannot follow {words[0]}; " in err
+    assert "name the suite's file" in err
+    assert ran == []
+
+
+def test_the_gate_of_a_result_takes_what_it_follows_and_what_the_environment_sets_for_all_commands(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWAY_CACHE", "1")
+    monkeypatch.setenv("SWAY_SKIP", "bad")
+    words = ("--quiet", "--threshold", "0.5", "--coverage", "0.5", "--strict", "--weights", "adherence=1")
+    assert run(["gate", str(written), *words]) == 0
+
+
+def test_a_gate_takes_no_result_of_a_newer_sway(written: Path, capsys: Capture) -> None:
+    written.write_text(json.dumps({**json.loads(written.read_text()), "schema_version": 99}))
+    assert run(["gate", str(written)]) == 2
+    assert "has schema_version 99, and this sway reads up to 1" in capsys.readouterr().err
+
+
+def test_a_claim_that_does_not_read_is_no_internal_error(written: Path) -> None:
+    document = json.loads(written.read_text())
+    document["probes"][0]["evidence"] = {"claims": {"learned": {"verdict": "perhaps"}}}
+    written.write_text(json.dumps(document))
+    assert run(["gate", str(written)]) == 0
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"probes": 1}', '{"probes": [{"name": "x"}]}', '{"odd": 1}'])
 def test_a_file_that_is_no_result_is_one_line_and_exit_2(written: Path, capsys: Capture, text: str) -> None:
     written.write_text(text)

@@ -18,7 +18,7 @@ from dlm_sway.suite.compare_result import (
 )
 
 Printed = Callable[..., str]
-NASTY = "a|b \x1b[31m<script>alert(1)</script> [x](javascript:1) @everyone"
+NASTY = "a|b \x1b[31m<script>alert(1)</script> [x](javascript:1) @everyone www.evil.example http://evil $x$ #7"
 
 
 def _contrast(outcome: str, **fields: object) -> Contrast:
@@ -102,7 +102,7 @@ def test_markdown_has_the_regressions_first_and_a_table() -> None:
     lines = compare_markdown(_found()).splitlines()
     assert lines[0] == "## sway compare: FAIL"
     assert lines[2].startswith("- **worse**: new, gain")
-    assert any(line.startswith("| gain\\: on\\_target | worse |") for line in lines)
+    assert any(line.startswith("| gain: on\\_target | worse |") for line in lines)
     assert "<details>" in compare_markdown(_found())
 
 
@@ -110,8 +110,10 @@ def test_text_from_files_stays_text(printed: Printed) -> None:
     found = _found(NASTY)
     text = compare_markdown(found)
     assert "<script>" not in text
-    assert "](javascript" not in text
-    assert " @everyone" not in text
+    assert "[x](" not in text.replace("\\[", "")
+    for live in ("@everyone", "www.evil", "http://", " $x", " #7"):
+        assert live not in text
+    assert "@&#8203;everyone www&#8203;.evil.example http:&#8203;//evil \\$x\\$ #&#8203;7" in text
     assert "\x1b" not in text + printed(lambda console: print_compare(found, console))
     assert all(line.count(" | ") <= 5 for line in text.splitlines())
 

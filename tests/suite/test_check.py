@@ -211,7 +211,10 @@ def test_provenance_is_enough_to_run_it_again(bench: Any, healthy: Options, lang
         "data_sha256",
         "held_out_sha256",
         "control_corpus_sha256",
+        "model",
         "seed",
+        "alpha",
+        "format",
         "n_draws",
         "quick",
         "numeric_floor",
@@ -221,6 +224,8 @@ def test_provenance_is_enough_to_run_it_again(bench: Any, healthy: Options, lang
     }
     assert (found["seed"], found["n_draws"], found["quick"], found["engine"]) == (7, 20, False, "backend")
     assert (found["device"], found["dtype"], found["held_out_sha256"]) == ("cpu", "float32", None)
+    assert (found["format"], found["alpha"], found["model"]["kind"]) == ("auto", 0.05, "hf")
+    assert {"config_sha256", "weights_bytes", "weights_sample_sha256"} <= set(found["model"])
     assert set(found["adapter_sha256"]) == {"adapter_config.json", "adapter_model.safetensors"}
     assert all(len(h) == 64 for h in [*found["adapter_sha256"].values(), found["data_sha256"]])
     assert set(found["numeric_floor"]) == {"median_kl", "max_kl", "max_logprob", "against_fp32"}

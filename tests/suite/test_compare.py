@@ -16,6 +16,7 @@ from dlm_sway.probes.claims import Measured, item_records
 from dlm_sway.report.json import dumps
 from dlm_sway.suite.compare import compare
 from dlm_sway.suite.compare_result import Comparison, Contrast
+from dlm_sway.suite.read import read_any
 from dlm_sway.suite.result import CheckResult
 
 N = 40
@@ -182,6 +183,38 @@ def test_a_claim_that_fails_behind_another_that_failed_before_is_seen() -> None:
     assert [(r.claim, r.why) for r in found.regressions] == [("y", "pass to fail")]
 
 
+def two_claims(**verdicts: str) -> ProbeResult:
+    claims = {n: Question(verdict=Verdict(v), message=f"{n} is {v}") for n, v in verdicts.items()}
+    return result_of(ProbeSpec(name="two", kind="k"), claims, headline=next(iter(claims)), evidence={}, score=None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ("pass", None, "vanished"),
+        ("warn", "skip", "vanished"),
+        ("pass", "error", "error"),
+        ("fail", None, None),
+        ("inconclusive", "skip", None),
+        ("skip", None, None),
+        ("pass", "inconclusive", None),
+    ],
+)
+def test_a_claim_that_was_right_and_has_no_answer_now_is_a_regression(
+    before: str, after: str | None, why: str | None
+) -> None:
+    now = two_claims(x="pass") if after is None else two_claims(x="pass", y=after)
+    # A file may call a probe a pass whatever its claims say.
+    found = against(two_claims(x="pass", y=before), now.model_copy(update={"verdict": Verdict.PASS}))
+    assert [(r.probe, r.claim, r.why) for r in found.regressions] == ([("two", "y", why)] if why else [])
+
+
+def test_a_probe_that_says_no_claims_has_lost_none() -> None:
+    bare = ProbeResult(name="two", kind="k", verdict=Verdict.PASS)
+    said = two_claims(x="pass", y="pass")
+    assert against(said, bare).regressions == against(bare, said).regressions == ()
+
+
 def test_a_probe_that_is_gone_is_a_regression_and_a_new_one_is_not() -> None:
     a, b = probe(HARD[:N]), probe(HARD[:N], name="other")
     found = compare(suite(a), suite(b))
@@ -204,9 +237,43 @@ def test_another_base_blocks_all_numbers_and_none_of_the_verdicts() -> None:
     assert [r.why for r in found.regressions] == ["pass to fail"]
 
 
+SIZES: dict[str, Any] = {"config_sha256": "c", "weights_bytes": {"w": 1}}
+CONTENT: dict[str, Any] = {**SIZES, "weights_sample_sha256": "s"}
+
+
+def on_bases(ours: dict[str, Any], theirs: dict[str, Any], *, names: tuple[str, str] = ("one", "/two")) -> Comparison:
+    return compare(*(suite(probe(HARD[:N]), base=n, model=m) for n, m in zip(names, (ours, theirs), strict=True)))
+
+
 def test_the_same_base_under_another_name_is_the_same() -> None:
-    known = {"model": {"config_sha256": "c", "weights_bytes": {"w": 1}, "revision": None}}
-    found = compare(suite(probe(HARD[:N]), base="one", **known), suite(probe(HARD[:N]), base="/two", **known))
+    found = on_bases({**CONTENT, "revision": "abc123"}, {**CONTENT, "revision": None})
+    assert found.remarks == ()
+    assert only(found).paired is True
+    assert on_bases({**CONTENT, "revision": "main"}, {**CONTENT, "revision": "abc123"}).remarks == ()
+
+
+def test_another_content_of_the_same_size_is_another_base() -> None:
+    other = {**CONTENT, "weights_sample_sha256": "t"}
+    assert [r.level for r in on_bases(CONTENT, other, names=("one", "one")).remarks] == ["blocks"]
+
+
+def test_files_of_the_same_size_under_another_name_are_no_proof_of_the_same_base() -> None:
+    found = on_bases(SIZES, CONTENT)
+    assert [(r.what, r.level) for r in found.remarks] == [("base", "caution")]
+    assert "only the sizes" in found.remarks[0].message
+    assert only(found).paired is True
+    assert on_bases(SIZES, SIZES, names=("one", "one")).remarks == ()
+
+
+def test_revisions_tell_bases_apart_only_where_both_are_known() -> None:
+    same = ("one", "one")
+    assert on_bases({"revision": "a"}, {"revision": None}, names=same).remarks == ()
+    (remark,) = on_bases({**SIZES, "revision": "a"}, {**SIZES, "revision": "b"}, names=same).remarks
+    assert (remark.level, remark.message) == ("blocks", "the base is another, and a gain is over the base (a and b)")
+
+
+def test_a_rendering_that_only_one_of_them_names_blocks_nothing() -> None:
+    found = compare(suite(probe(HARD[:N]), format="auto"), suite(probe(HARD[:N])))
     assert found.remarks == ()
     assert only(found).paired is True
 
@@ -293,6 +360,72 @@ def test_results_of_checks_are_compared_too(tmp_path: Path) -> None:
     assert only(compare(made[0], path)).outcome == "better"
 
 
+def checked(*probes: ProbeResult, adapter: str = "x", **verdicts: str) -> CheckResult:
+    questions = {n: Question(verdict=Verdict(v), effect=0.0, message=f"{n} is {v}") for n, v in verdicts.items()}
+    return CheckResult(adapter=adapter, base="b", verdict=Verdict.PASS, questions=questions, probes=probes)
+
+
+def test_an_adapter_that_is_no_longer_sound_is_a_regression_of_its_check() -> None:
+    found = compare(checked(probe(HARD[:N]), sound="pass"), checked(probe(HARD[:N]), sound="fail", adapter="y"))
+    assert [(r.probe, r.why, r.message) for r in found.regressions] == [
+        ("sound", "pass to fail", "was pass, is fail: sound is fail")
+    ]
+    assert found.gate() is ExitCode.FAIL
+    assert [c.verdict for c in found.candidates] == [Verdict.PASS, Verdict.FAIL]
+
+
+def test_a_sound_check_says_no_more_of_its_numbers_than_before() -> None:
+    found = compare(checked(probe(HARD[:N]), sound="pass"), checked(probe(HARD[:N]), sound="warn", adapter="y"))
+    assert found.regressions == ()
+    assert {c.probe: c.outcome for c in found.contrasts}["sound"] == "not comparable"
+    assert {row.probe for row in found.table} == {"gain"}
+    assert found.gate() is ExitCode.PASS
+
+
+def test_an_error_of_a_check_that_no_probe_is_in_is_one_of_its_comparison() -> None:
+    broken = checked(sound="pass", applied="error", learned="skip", adapter="y")
+    found = compare(checked(probe(HARD[:N]), sound="pass", applied="pass", learned="pass"), broken)
+    assert found.candidates[1].verdict is Verdict.ERROR
+    failed = ProbeResult(name="gain", kind="k", verdict=Verdict.ERROR, message="applied is error")
+    again = read_any(checked(failed, sound="pass", applied="error"))
+    assert [p.name for p in again.probes] == ["sound", "gain"]
+
+
+def test_a_result_of_a_newer_sway_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    document = suite(probe(HARD[:N])).model_dump(mode="json")
+    for version, said in ((99, "update sway"), ("1", "schema_version"), (None, "schema_version")):
+        path.write_text(json.dumps({**document, "schema_version": version}))
+        with pytest.raises(BadInputError, match=said):
+            compare(path, path)
+
+
+@pytest.mark.parametrize(("alpha", "outcome"), [(0.05, "no decided difference"), (0.2, "better")])
+def test_the_level_decides_together_with_an_interval_of_that_level(alpha: float, outcome: str) -> None:
+    steps = np.random.default_rng(1).normal(scale=0.3, size=N)
+    steps += 1.75 * steps.std(ddof=1) / N**0.5 - steps.mean()
+    found = only(against(probe(HARD[:N]), probe(HARD[:N] + steps), alpha=alpha))
+    assert found.p == pytest.approx(0.088, abs=0.002)
+    assert found.outcome == outcome
+    assert found.interval is not None
+    assert (found.interval[0] > 0) == (outcome == "better")
+
+
+def test_the_level_of_an_unpaired_interval_is_that_of_the_comparison() -> None:
+    pair = (probe(None, interval=(0.0, 0.2)), probe(None, interval=(0.13, 0.33)))
+    strict, loose = (only(against(*pair, alpha=alpha)) for alpha in (0.05, 0.2))
+    assert (strict.paired, strict.outcome, loose.outcome) == (False, "no decided difference", "differs")
+    assert strict.interval is not None
+    assert loose.interval is not None
+    assert strict.interval[0] < 0 < loose.interval[0]
+
+
+def test_how_few_items_cannot_decide_depends_on_the_level() -> None:
+    pair = (probe([0.0] * 4), probe([1.0, -1.1, 0.9, 1.0]))
+    assert "4 cannot decide; give both at least 8" in only(against(*pair, alpha=0.01)).message
+    assert "cannot decide" not in only(against(*pair, alpha=0.2)).message
+
+
 def test_one_result_has_nothing_to_be_compared_with() -> None:
     with pytest.raises(BadInputError, match="nothing to compare"):
         compare(suite(probe(HARD[:N])))
@@ -314,6 +447,8 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
         {"claim": "c"},
         {"claim": "c", "id": "x", "value": "1", "tokens": 1},
         {"claim": "c", "id": "x", "value": 1e300, "tokens": 1},
+        {"claim": "c", "id": "x", "value": 10**400, "tokens": 1},
+        {"claim": "c", "id": "x", "value": float("nan"), "tokens": 1},
         {"claim": "c", "id": "x", "value": 1.0, "tokens": 0},
         {"claim": "c", "id": "x", "value": 1.0, "tokens": True},
         {"claim": "c", "id": "x", "value": None, "tokens": 1},

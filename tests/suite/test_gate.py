@@ -98,3 +98,7 @@ def test_the_weights_of_the_suite_are_used_again() -> None:
 def test_a_file_that_says_odd_things_never_opens_it(suite: Any) -> None:
     result = SuiteResult(provenance={"suite": suite}, probes=_result(*HEALTHY).probes)
     assert gate(result).exit_code == ExitCode.INCONCLUSIVE
+
+
+def test_a_threshold_beyond_all_floats_never_opens_it() -> None:
+    assert _whys(gate(_result(*HEALTHY, score_threshold=10**400))) == ["score"]

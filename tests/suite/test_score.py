@@ -69,6 +69,13 @@ def test_a_fail_without_a_score_is_nothing_and_a_pass_without_one_is_information
     assert (found.score, found.coverage) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("learned", [7, None, {"verdict": "perhaps"}, {"odd": 1}])
+def test_a_claim_that_does_not_read_is_passed_over(learned: Any) -> None:
+    odd = _probe("d", "pass", 1.0).model_copy(update={"evidence": {"claims": {"learned": learned}}})
+    assert _score(odd).band == "healthy"
+    assert _score(odd.model_copy(update={"verdict": Verdict.FAIL})).band == "noise"
+
+
 def test_the_baseline_takes_no_part() -> None:
     found = _score(_probe("n", "skip"), _probe("d", "pass", 0.5))
     assert (found.score, found.coverage) == (0.5, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
@@ -33,6 +34,7 @@ from dlm_sway.cli.options import (
 from dlm_sway.cli.run import prepared, ran, suite_words
 
 _RESULT: Final = ".json"
+_OF_RESULT: Final = frozenset({"weights"})  # what a run and the judgement of a result both follow
 
 Threshold: TypeAlias = Annotated[
     float | None,
@@ -49,6 +51,7 @@ Coverage: TypeAlias = Annotated[
 
 
 def gate(
+    ctx: typer.Context,
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A suite file, or the JSON that a run of one wrote.")],
     *,
     threshold: Threshold = None,
@@ -81,6 +84,9 @@ def gate(
     are judged again, and nothing is run. 1: failed, 3: an error, 4: undecided.
     """
     said = suite_words(locals())
+    is_result = spec.suffix.lower() == _RESULT
+    if is_result:
+        _require_no_run_asked(ctx, spec, said)
 
     from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver_reports
@@ -90,7 +96,7 @@ def gate(
     from dlm_sway.suite.settings import read_weights
 
     wanted = places(json=json_path, markdown=markdown, html=html, junit=junit)
-    if spec.suffix.lower() == _RESULT:
+    if is_result:
         result = read_suite(spec)
     else:
         suite, settings = prepared(spec, **said)
@@ -100,3 +106,24 @@ def gate(
     )
     deliver_reports(result, wanted, lambda: print_gate(found, stdout_console()))
     raise typer.Exit(int(found.exit_code))
+
+
+def _require_no_run_asked(ctx: typer.Context, spec: Path, said: Iterable[str]) -> None:
+    """Refuse options of a run, which a result would silently not follow; what the environment sets is for all commands.
+
+    Raises:
+        BadInputError: some were given; it names them.
+    """
+    from dlm_sway.core.errors import BadInputError
+
+    names = set(said) - _OF_RESULT
+    given = [param.opts[0] for param in ctx.command.params if param.name in names and _is_given(ctx, param.name)]
+    if given:
+        what = f"nothing is run for a result, so it cannot follow {', '.join(given)}"
+        remedy = "leave that out, or name the suite's file instead of its result"
+        raise BadInputError(what, where=spec, remedy=remedy)
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)  # typer has brought its own copy of this enum along, and once did not
+    return source is not None and source.name == "COMMANDLINE"

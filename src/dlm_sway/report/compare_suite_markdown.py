@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from dlm_sway.report.compare_words import (
@@ -14,10 +13,10 @@ from dlm_sway.report.compare_words import (
     verdict_of,
     with_error,
 )
+from dlm_sway.report.markdown_text import inert
 from dlm_sway.report.text import clean, shorten
 from dlm_sway.suite.compare_result import Comparison
 
-_MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@:-])")
 _CELL: Final = 200
 _ROWS: Final = 60
 
@@ -57,4 +56,4 @@ def _table(found: Comparison) -> list[str]:
 
 
 def _text(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", shorten(clean(text), _CELL))
+    return inert(shorten(clean(text), _CELL))

@@ -24,9 +24,9 @@ def inert(text: object, *, limit: int = 2000) -> str:
     shown = clean(text, limit=limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     shown = _ESCAPED.sub(r"\\\1", shown)
     shown = _AT_START.sub(_escaped, shown)
+    shown = _ISSUE.sub(rf"\1{_BREAK}", shown)  # before the other breaks, whose own number it would take for an issue
     shown = shown.replace("://", f":{_BREAK}//").replace("@", f"@{_BREAK}")
-    shown = _WWW.sub(rf"\1{_BREAK}.", shown)
-    return _ISSUE.sub(rf"\1{_BREAK}", shown)
+    return _WWW.sub(rf"\1{_BREAK}.", shown)
 
 
 def _escaped(start: re.Match[str]) -> str:

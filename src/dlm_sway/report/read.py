@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -16,12 +15,10 @@ from dlm_sway.core.result import SuiteResult
 from dlm_sway.report.document import Result
 from dlm_sway.report.text import clean
 from dlm_sway.suite.result import SCHEMA_VERSION, CheckResult
+from dlm_sway.suite.version import upgraded
 
 _REMEDY: Final = "name a file that `sway check --json`, `sway run --json` or `sway chain --json` wrote"
 _FAULTS: Final = 3
-
-# From each older version, what makes a document of the next; a version that is not here needs no change.
-_STEPS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
 
 
 def load_result(path: Path) -> Result:
@@ -48,7 +45,9 @@ def read_result(text: str, *, where: str = "the document") -> Result:
     Raises:
         BadInputError: it is no result, or was written by a newer sway.
     """
-    document = _upgraded(_parsed(text, where), where)
+    parsed = _parsed(text, where)
+    newest = CHAIN_VERSION if "links" in parsed else SCHEMA_VERSION
+    document = upgraded(parsed, newest=newest, where=where, remedy=_REMEDY)
     model = _model_of(document)
     try:
         return model.model_validate(document)
@@ -78,15 +77,3 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     if not isinstance(document, dict) or "schema_version" not in document or not {"probes", "links"} & set(document):
         raise BadInputError("is no result of sway", where=where, remedy=_REMEDY)
     return document
-
-
-def _upgraded(document: dict[str, Any], where: str) -> dict[str, Any]:
-    version, newest = document["schema_version"], CHAIN_VERSION if "links" in document else SCHEMA_VERSION
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BadInputError("has no usable schema_version", where=where, remedy=_REMEDY)
-    if version > newest:
-        what = f"has schema_version {version}, and this sway reads up to {newest}"
-        raise BadInputError(what, where=where, remedy="update sway: pip install --upgrade dlm-sway")
-    for step in range(version, newest):
-        document = _STEPS[step](document) if step in _STEPS else document
-    return {**document, "schema_version": newest}

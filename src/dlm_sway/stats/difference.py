@@ -95,7 +95,12 @@ def _change_iv(first: npt.ArrayLike, second: npt.ArrayLike) -> npt.NDArray[np.fl
 
 
 def unpaired_difference(
-    first: float, first_ends: tuple[float, float], second: float, second_ends: tuple[float, float]
+    first: float,
+    first_ends: tuple[float, float],
+    second: float,
+    second_ends: tuple[float, float],
+    *,
+    confidence: float = 0.95,
 ) -> Difference | None:
     """Return the difference of two estimates of which only the intervals are known; None where they say too little.
 
@@ -109,12 +114,14 @@ def unpaired_difference(
         first_ends: lower and upper end of its interval.
         second: the other estimate.
         second_ends: of the other's.
+        confidence: of the two-sided interval of the difference.
 
     Raises:
-        BadInputError: an estimate that is not finite.
+        BadInputError: an estimate that is not finite, a confidence outside (0, 1).
     """
     a = finite_number(first, where="unpaired_difference: first")
     b = finite_number(second, where="unpaired_difference: second")
+    level = inside_unit(confidence, where="unpaired_difference: confidence")
     reach = (a - first_ends[0], first_ends[1] - a, b - second_ends[0], second_ends[1] - b)
     if not all(math.isfinite(r) and r >= 0 for r in reach):
         return None
@@ -124,7 +131,7 @@ def unpaired_difference(
         return None
     estimate = b - a
     toward_zero = down if estimate > 0 else up
-    wide = float(special.ndtri(0.975))
+    wide = float(special.ndtri(1 - (1 - level) / 2))
     return Difference(
         estimate=estimate,
         low=estimate - wide * down,

@@ -15,6 +15,7 @@ from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.suite.advice import next_steps
+from dlm_sway.suite.base_files import base_files
 from dlm_sway.suite.examine import Examined, examine
 from dlm_sway.suite.provenance import provenance
 from dlm_sway.suite.questions import findings, is_blocked, not_asked, sound, verdict_of
@@ -87,11 +88,17 @@ def check(  # the arguments are the options of the command
         spec = _spec(base_name, request.adapter, kind=backend, device=device, dtype=dtype)
         examined = _loaded_and_examined(request, spec, cache=cache, trace=trace, progress=progress)
     timing = {"total_s": time.perf_counter() - began, "inspect_s": inspected - began}
-    return assemble(request, inspection, examined, base=base_name, timing=timing)
+    return assemble(request, inspection, examined, base=base_name, kind=backend, timing=timing)
 
 
 def assemble(
-    request: Request, inspection: Inspection, examined: Examined | None, *, base: str, timing: Mapping[str, float]
+    request: Request,
+    inspection: Inspection,
+    examined: Examined | None,
+    *,
+    base: str,
+    kind: str,
+    timing: Mapping[str, float],
 ) -> CheckResult:
     """Return the result of a check from its parts; `examined` is None when the adapter is too unsound for a model."""
     driven = examined.driven if examined else None
@@ -106,7 +113,12 @@ def assemble(
         findings=more,
         next_steps=next_steps(ordered | more, adapter=str(request.adapter), base=base),
         probes=driven.results if driven else (),
-        provenance=provenance(request, driven=driven, facts=examined.facts if examined else {}),
+        provenance=provenance(
+            request,
+            model={"kind": kind, **base_files(base)},
+            driven=driven,
+            facts=examined.facts if examined else {},
+        ),
         timing={name: round(seconds, 3) for name, seconds in timing.items()}
         | (driven.engine.work() if driven else {"view_tokens": 0.0}),
     )

@@ -34,7 +34,7 @@ def compare(
         reference: a result of a suite or of a check, or the JSON file of one.
         *others: those to set beside it, at least one.
         names: what to call them, the reference first; else their files or adapters give the names.
-        alpha: two-sided level of every decision, after adjustment.
+        alpha: two-sided level of every decision, after adjustment; intervals hold the rest of 1.
         seed: of bootstrap and random sign flips.
 
     Raises:
@@ -52,7 +52,7 @@ def compare(
     drafted = [
         draft
         for other, name, found in zip(results[1:], called[1:], remarks, strict=True)
-        for draft in _drafts(first, other, name, found, seeds)
+        for draft in _drafts(first, other, name, found, seeds, confidence=1 - alpha)
     ]
     contrasts = decided(drafted, alpha=alpha)
     tables = _tables(dict(zip(called, results, strict=True)), remarks, seeds)
@@ -80,7 +80,13 @@ def _seeds(seed: int) -> _Seeds:
 
 
 def _drafts(
-    reference: SuiteResult, other: SuiteResult, name: str, remarks: Sequence[Remark], seeds: _Seeds
+    reference: SuiteResult,
+    other: SuiteResult,
+    name: str,
+    remarks: Sequence[Remark],
+    seeds: _Seeds,
+    *,
+    confidence: float,
 ) -> list[Draft]:
     theirs = {probe.name: probe for probe in other.probes}
     blocked = next((remark.message for remark in remarks if remark.level == "blocks"), None)
@@ -93,7 +99,7 @@ def _drafts(
             )
             found.append(Draft(blank.model_copy(update={"message": why})))
         else:
-            found += drafts(probe, theirs[probe.name], name, seeds(name, probe.name))
+            found += drafts(probe, theirs[probe.name], name, seeds(name, probe.name), confidence=confidence)
     return found
 
 

@@ -69,7 +69,8 @@ class Contrast(_Record):
         reference: value of the reference, on the shared items where they are paired.
         value: that of the candidate.
         difference: candidate minus reference.
-        interval: 95 % interval of it, not adjusted for the number of comparisons.
+        interval: two-sided interval of it at 1 less the comparison's `alpha`, so 95 % at 0.05; not adjusted for the
+            number of comparisons.
         se: standard error of it.
         p: two-sided p-value of no difference.
         p_adjusted: the same, after Benjamini-Hochberg over all contrasts of the comparison.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from dlm_sway.stats.power import MAX_CLUSTERS, clusters_needed
 from dlm_sway.suite.compare_result import Contrast, Outcome
 from dlm_sway.suite.measured import Series, ends_of, questions_of, series_of, shared
 
-FEWEST: Final = 6
-"""An exact sign-flip test of fewer clusters cannot reach 5 % on two sides."""
-
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -29,13 +26,25 @@ class Draft:
 
 
 def drafts(
-    reference: ProbeResult, other: ProbeResult, candidate: str, rng: Callable[[str], np.random.Generator]
+    reference: ProbeResult,
+    other: ProbeResult,
+    candidate: str,
+    rng: Callable[[str], np.random.Generator],
+    *,
+    confidence: float = 0.95,
 ) -> list[Draft]:
     """Return the claims of a probe that two results answer, compared where they can be.
 
     Claims that come with their items are paired on those that both have read; one without items in common, or without
     items at all, by the intervals. A claim whose numbers no result gives an interval for is left out, unless there is
     no other.
+
+    Args:
+        reference: the probe in the result compared with.
+        other: the same probe in another result.
+        candidate: what that is called.
+        rng: makes the random stream of a claim.
+        confidence: of every interval, 1 less the level that `decided` is asked for.
     """
     ours, theirs = series_of(reference), series_of(other)
     questions = (questions_of(reference), questions_of(other))
@@ -48,9 +57,10 @@ def drafts(
             return [Draft(blank.model_copy(update={"claim": reference.kind, "message": reason}))]
         draft = None
         if claim in ours and claim in theirs:
-            draft = _paired(blank, ours[claim], theirs[claim], rng(claim))
+            draft = _paired(blank, (ours[claim], theirs[claim]), confidence=confidence, rng=rng(claim))
         if draft is None and claim in questions[0] and claim in questions[1]:
-            draft = _unpaired(blank, (questions[0][claim], questions[1][claim]), ours.get(claim))
+            both = (questions[0][claim], questions[1][claim])
+            draft = _unpaired(blank, both, ours.get(claim), confidence=confidence)
         if draft is not None:
             found.append(draft)
     return found or [Draft(_nothing(reference, candidate, bool(ours)))]
@@ -89,14 +99,17 @@ def _nothing(reference: ProbeResult, candidate: str, has_items: bool) -> Contras
     )
 
 
-def _paired(blank: Contrast, ours: Series, theirs: Series, rng: np.random.Generator) -> Draft | None:
+def _paired(
+    blank: Contrast, series: tuple[Series, Series], *, confidence: float, rng: np.random.Generator
+) -> Draft | None:
+    ours, theirs = series
     if (ours.unit, ours.better) != (theirs.unit, theirs.better):
         return None
     both = shared((ours, theirs))
     if not len(both):
         return None
     first, second = both.totals
-    found = paired_difference(first, second, both.weight, both.clusters, rng=rng)
+    found = paired_difference(first, second, both.weight, both.clusters, confidence=confidence, rng=rng)
     values = [float(total.sum() / both.weight.sum()) for total in both.totals]
     words = {
         "unit": ours.unit,
@@ -112,12 +125,14 @@ def _paired(blank: Contrast, ours: Series, theirs: Series, rng: np.random.Genera
     return Draft(blank.model_copy(update=words), found)
 
 
-def _unpaired(blank: Contrast, both: tuple[Question, Question], series: Series | None) -> Draft | None:
+def _unpaired(
+    blank: Contrast, both: tuple[Question, Question], series: Series | None, *, confidence: float
+) -> Draft | None:
     ours, theirs = both
     a, b = ends_of(ours), ends_of(theirs)
     if a is None or b is None or ours.unit != theirs.unit:
         return None
-    found = unpaired_difference(a[0], a[1], b[0], b[1])
+    found = unpaired_difference(a[0], a[1], b[0], b[1], confidence=confidence)
     if found is None:
         return None
     words = {
@@ -160,6 +175,11 @@ def _small(found: Difference, minimum: float | None) -> bool:
     return minimum is not None and all(end is not None and abs(end) < minimum for end in ends)
 
 
+def _fewest(alpha: float) -> int:
+    """Return how many clusters an exact sign-flip test needs to reach `alpha` on two sides: 6 for 5 %."""
+    return math.ceil(1 - math.log2(alpha))
+
+
 def _message(contrast: Contrast, found: Difference, alpha: float) -> str:
     over = f"over {contrast.n_shared} shared items" if contrast.paired else "unpaired, by the two intervals"
     if contrast.outcome != "no decided difference":
@@ -173,8 +193,8 @@ def _open(contrast: Contrast, found: Difference, alpha: float) -> str:
         return f"surely less than the {minimum:g} apart that matter"
     if not contrast.paired:
         return "give both the same items, so that they can be paired"
-    if n < FEWEST:
-        return f"{n} cannot decide; give both at least {FEWEST}, better 30"
+    if n < (fewest := _fewest(alpha)):
+        return f"{n} cannot decide; give both at least {fewest}, better 30"
     if found.p <= alpha and (contrast.p_adjusted or 1.0) > alpha:
         return f"p {found.p:.2g} alone, {contrast.p_adjusted:.2g} among all that is compared here"
     size = max(abs(found.estimate), minimum or 0.0)

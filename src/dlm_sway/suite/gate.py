@@ -6,6 +6,7 @@ score, the coverage and the verdict that stand in it are not believed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -134,4 +135,5 @@ def _weights(asked: Mapping[str, Any]) -> dict[Category, float]:
 
 
 def _number(value: Any, otherwise: float) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else otherwise
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return float(min(value, sys.float_info.max)) if number else otherwise  # an integer in a file may be beyond floats

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeGuard
@@ -74,8 +73,8 @@ def series_of(probe: ProbeResult) -> dict[str, Series]:
     return {str(name): _series(str(name), m, listed) for name, m in meanings.items() if isinstance(m, Mapping)}
 
 
-def questions_of(probe: ProbeResult) -> dict[str, Question]:
-    """Return the claims of a probe with their verdicts; a probe that says none is one claim itself."""
+def claims_of(probe: ProbeResult) -> dict[str, Question]:
+    """Return the claims that a probe says, with their verdicts; one that does not read is left out."""
     claims = probe.evidence.get("claims")
     found: dict[str, Question] = {}
     for name, raw in claims.items() if isinstance(claims, Mapping) else ():
@@ -83,6 +82,11 @@ def questions_of(probe: ProbeResult) -> dict[str, Question]:
             found[str(name)] = Question.model_validate(raw)
         except ValueError:
             continue
+    return found
+
+
+def questions_of(probe: ProbeResult) -> dict[str, Question]:
+    """Return the claims of a probe with their verdicts; a probe that says none is one claim itself."""
     unit = probe.evidence.get("unit")
     whole = Question(
         verdict=probe.verdict,
@@ -91,7 +95,7 @@ def questions_of(probe: ProbeResult) -> dict[str, Question]:
         interval=probe.ci_95,
         message=probe.message,
     )
-    return found or {probe.name: whole}
+    return claims_of(probe) or {probe.name: whole}
 
 
 def ends_of(question: Question) -> tuple[float, Interval] | None:
@@ -139,5 +143,5 @@ def _whole(value: Any) -> TypeGuard[int]:
 
 
 def _usable(value: Any) -> TypeGuard[float]:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and abs(value) <= _LARGEST
+    # The comparison alone refuses NaN and infinities, and takes an integer that no float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlm_sway.data.control import corpus_hash
+from dlm_sway.probes.base import Env
 from dlm_sway.suite.request import Request
 
 if TYPE_CHECKING:
@@ -20,15 +21,28 @@ _PACKAGES = ("dlm-sway", "torch", "transformers", "peft", "tokenizers", "safeten
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def provenance(request: Request, *, driven: Driven | None, facts: Mapping[str, str]) -> dict[str, Any]:
-    """Return versions, hashes, seed and options, device and dtype, and the numeric floor."""
+def provenance(
+    request: Request, *, model: Mapping[str, Any], driven: Driven | None, facts: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return versions, hashes, seed and options, device and dtype, and the numeric floor.
+
+    Args:
+        request: the check.
+        model: what is known of the base.
+        driven: what the probes found, None where no model was asked.
+        facts: device and dtype.
+    """
+    as_always = Env(seed=request.seed)
     return {
         **machine(),
+        "model": dict(model),
         "adapter_sha256": adapter_hashes(request.adapter),
         "data_sha256": sha256_of(request.data),
         "held_out_sha256": sha256_of(request.held_out),
         "control_corpus_sha256": corpus_hash(),
         "seed": request.seed,
+        "alpha": as_always.alpha,
+        "format": as_always.format,
         "n_draws": request.n_draws,
         "quick": request.quick,
         **how_computed(driven),

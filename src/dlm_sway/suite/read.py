@@ -9,18 +9,21 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.core.result import SuiteResult
-from dlm_sway.suite.result import CheckResult
+from dlm_sway.core.result import ProbeResult, Question, SuiteResult, Verdict
+from dlm_sway.suite.measured import claims_of
+from dlm_sway.suite.result import QUESTIONS, SCHEMA_VERSION, CheckResult
+from dlm_sway.suite.version import upgraded
 
 _MAX_BYTES: Final = 256 * 2**20
 _REMEDY: Final = "name a file that `sway run --json` or `sway check --json` wrote"
+_SOUND: Final = QUESTIONS[0]
 
 
 def read_any(source: SuiteResult | CheckResult | Path | str) -> SuiteResult:
     """Return a result as that of a suite, whatever it is of and wherever it stands.
 
     Raises:
-        BadInputError: the file cannot be read, or is no result.
+        BadInputError: the file cannot be read, is no result, or was written by a newer sway.
     """
     if isinstance(source, SuiteResult):
         return source
@@ -35,7 +38,7 @@ def read_suite(path: Path) -> SuiteResult:
     """Return the result of a suite; that of a check is none, since its verdict rests on more than its probes.
 
     Raises:
-        BadInputError: the file cannot be read, or is no such result.
+        BadInputError: the file cannot be read, is no such result, or was written by a newer sway.
     """
     raw = _document(path.expanduser())
     if "questions" in raw:
@@ -44,6 +47,7 @@ def read_suite(path: Path) -> SuiteResult:
 
 
 def _validated(raw: dict[str, Any], path: Path) -> SuiteResult:
+    raw = upgraded(raw, newest=SCHEMA_VERSION, where=path, remedy=_REMEDY)
     try:
         return _of_check(CheckResult.model_validate(raw)) if "questions" in raw else SuiteResult.model_validate(raw)
     except ValidationError as e:
@@ -53,14 +57,30 @@ def _validated(raw: dict[str, Any], path: Path) -> SuiteResult:
 
 
 def _of_check(result: CheckResult) -> SuiteResult:
+    """Return a check as a suite: its probes, and before them as probes what it answered without any."""
     return SuiteResult(
         name="check",
         base=result.base,
         adapter=result.adapter,
         next_steps=result.next_steps,
-        probes=result.probes,
+        probes=(*_without_a_probe(result), *result.probes),
         provenance=result.provenance,
         timing=result.timing,
+    )
+
+
+def _without_a_probe(result: CheckResult) -> tuple[ProbeResult, ...]:
+    """Return the answer about the files, which no probe gives, and each error that no probe is in or claims."""
+    claimed = {name for probe in result.probes for name in claims_of(probe)}
+    said = {probe.message for probe in result.probes if probe.verdict is Verdict.ERROR}
+
+    def is_alone(name: str, answer: Question) -> bool:
+        return answer.verdict is Verdict.ERROR and name not in claimed and answer.message not in said
+
+    return tuple(
+        ProbeResult(name=name, kind=name, verdict=answer.verdict, message=answer.message)
+        for name, answer in result.questions.items()
+        if name == _SOUND or is_alone(name, answer)
     )
 
 

@@ -7,9 +7,10 @@ from typing import Final
 
 from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
 from dlm_sway.suite.compare_result import Contrast, Regression
-from dlm_sway.suite.measured import questions_of
+from dlm_sway.suite.measured import claims_of, questions_of
 
 _RIGHT: Final = frozenset({Verdict.PASS, Verdict.WARN})
+_NO_ANSWER: Final = frozenset({Verdict.SKIP, Verdict.ERROR})
 
 
 def regressions_of(
@@ -17,8 +18,9 @@ def regressions_of(
 ) -> tuple[Regression, ...]:
     """Return what became worse: probes that are gone or in error, claims that failed, differences that are decided.
 
-    A probe that is skipped where the reference had an answer counts as gone: what nobody asks cannot pass. A claim that
-    was decided and now is not is none; whether it became worse is what the difference says.
+    A probe that is skipped where the reference had an answer counts as gone, and so does a claim that was right and is
+    no longer answered: what nobody asks cannot pass. A claim that was decided and now is not is none; whether it became
+    worse is what the difference says.
     """
     theirs = {probe.name: probe for probe in other.probes}
     found = [
@@ -53,7 +55,7 @@ def _of_probe(reference: ProbeResult, other: ProbeResult | None, candidate: str)
     if other.verdict is Verdict.SKIP and reference.verdict is not Verdict.SKIP:
         words = f"skipped, and was {reference.verdict}: {other.message}"
         return [Regression(candidate=candidate, probe=name, why="vanished", message=words)]
-    return [*_failed(reference, other, candidate)]
+    return [*_failed(reference, other, candidate), *_unanswered(reference, other, candidate)]
 
 
 def _failed(reference: ProbeResult, other: ProbeResult, candidate: str) -> Iterable[Regression]:
@@ -65,6 +67,24 @@ def _failed(reference: ProbeResult, other: ProbeResult, candidate: str) -> Itera
     whole = reference.verdict in _RIGHT and other.verdict is Verdict.FAIL
     if whole and not any(v in _RIGHT and after.get(c) is Verdict.FAIL for c, v in before.items()):
         yield _fail(candidate, reference.name, None, reference.verdict, other.message)
+
+
+def _unanswered(reference: ProbeResult, other: ProbeResult, candidate: str) -> Iterable[Regression]:
+    """Yield the claims that were right and have no answer now; a probe that says no claims at all has lost none."""
+    after = claims_of(other)
+    for claim, before in claims_of(reference).items() if after else ():
+        now = after.get(claim)
+        if before.verdict not in _RIGHT or (now is not None and now.verdict not in _NO_ANSWER):
+            continue
+        error = now is not None and now.verdict is Verdict.ERROR
+        words = f"is {now.verdict}: {now.message}" if now is not None else "is not there"
+        yield Regression(
+            candidate=candidate,
+            probe=reference.name,
+            claim=claim,
+            why="error" if error else "vanished",
+            message=f"was {before.verdict}, {words}",
+        )
 
 
 def _verdicts(probe: ProbeResult) -> Mapping[str, Verdict]:

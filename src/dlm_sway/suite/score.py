@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
+from dlm_sway.core.result import Category, ProbeResult, Verdict
+from dlm_sway.suite.measured import claims_of
 from dlm_sway.suite.spec import WEIGHTS
 
 Band: TypeAlias = Literal["noise", "undecided", "weak", "partial", "healthy"]
@@ -117,6 +118,5 @@ def _shown(results: Sequence[ProbeResult], categories: Mapping[str, Category]) -
 
 def _claims(results: Iterable[ProbeResult], name: str) -> Iterable[Verdict]:
     for result in results:
-        claims = result.evidence.get("claims")
-        if isinstance(claims, Mapping) and name in claims:
-            yield Question.model_validate(claims[name]).verdict
+        if (claim := claims_of(result).get(name)) is not None:
+            yield claim.verdict

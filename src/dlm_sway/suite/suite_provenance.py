@@ -6,20 +6,16 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dlm_sway.adapters.base_location import locate_base
-from dlm_sway.core.errors import SwayError
-from dlm_sway.core.model import ModelSpec
 from dlm_sway.data.control import corpus_hash
 from dlm_sway.probes.base import Env
 from dlm_sway.suite.arrange import Arranged
+from dlm_sway.suite.base_files import base_files
 from dlm_sway.suite.provenance import adapter_hashes, how_computed, machine, sha256_of
 from dlm_sway.suite.settings import Settings
 from dlm_sway.suite.spec import Suite
 
 if TYPE_CHECKING:
     from dlm_sway.probes.drive import Driven
-
-_SNAPSHOTS = "snapshots"
 
 
 def suite_provenance(
@@ -31,7 +27,11 @@ def suite_provenance(
         **machine(),
         "host": platform.node(),
         "suite": _suite(suite, own, arranged),
-        "model": {"kind": model.kind, "trust_remote_code": model.trust_remote_code, **_base(model)},
+        "model": {
+            "kind": model.kind,
+            "trust_remote_code": model.trust_remote_code,
+            **base_files(model.base, revision=model.revision),
+        },
         "adapter_sha256": None if model.adapter is None else adapter_hashes(model.adapter),
         "data_sha256": {name: sha256_of(path) for name, path in suite.data.items()},
         "control_corpus_sha256": corpus_hash(),
@@ -57,16 +57,3 @@ def _suite(suite: Suite, own: Settings, arranged: Arranged) -> dict[str, Any]:
         "limit": own.limit,
         "added": arranged.added,
     }
-
-
-def _base(model: ModelSpec) -> dict[str, Any]:
-    """Return what is known of the base's version without reading its weights."""
-    try:
-        folder = locate_base(model.base, revision=model.revision).directory
-    except SwayError:
-        folder = None
-    if folder is None:
-        return {"revision": model.revision}
-    commit = folder.name if folder.parent.name == _SNAPSHOTS else model.revision
-    weights = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
-    return {"revision": commit, "config_sha256": sha256_of(folder / "config.json"), "weights_bytes": weights}
