@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,17 @@ def test_what_a_gguf_cannot_say_is_refused_by_name(kind: str, message: str, tmp_
     with pytest.raises(AdapterError, match=message):
         convert(adapter_of(arch, kind), to="gguf", out=tmp_path / "a.gguf", base=str(base_of(arch)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to", ["gguf", "mlx"])
+def test_factors_of_layers_that_the_base_lacks_are_refused(to: str, tmp_path: Path) -> None:
+    """With `layer_replication` a factor's layer is one of PEFT's stack, whatever the base has under that number."""
+    adapter = Path(shutil.copytree(adapter_of("llama", "qv"), tmp_path / "adapter"))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"layer_replication": [[0, 1], [0, 1]]}))
+    with pytest.raises(AdapterError, match="layer_replication builds layers that the base lacks; write it as a whole"):
+        convert(adapter, to=to, out=tmp_path / "out", base=str(base_of("llama")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_head_that_is_the_embedding_is_refused_with_the_reason(tmp_path: Path) -> None:

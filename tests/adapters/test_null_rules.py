@@ -1,6 +1,6 @@
 import pytest
 
-from dlm_sway.adapters.null_rules import Rule, rule_for
+from dlm_sway.adapters.null_rules import Rule, has_rule_whole, rule_for
 from dlm_sway.core.errors import NullRuleError
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -32,6 +32,7 @@ RULES = {
     "model.norm.weight": Rule.SIGNED_PERMUTATION,
 }
 
+WHOLE = (Rule.SIGNED_PERMUTATION, Rule.SIGN_PERMUTATION)
 NO_RULE = (
     f"{Q}.ia3_l.default",
     f"{Q}.ia3_l",
@@ -74,3 +75,8 @@ def test_refuses_a_tensor_without_a_rule_by_name(name: str) -> None:
         rule_for(name)
     assert caught.value.where == name
     assert name in caught.value.one_line()
+
+
+@pytest.mark.parametrize("name", [*RULES, *NO_RULE])
+def test_a_tensor_trained_whole_has_a_rule_where_its_rule_is_one_of_whole_tensors(name: str) -> None:
+    assert has_rule_whole(name) is (RULES.get(name) in WHOLE and ".lora_" not in name)

@@ -164,6 +164,25 @@ def test_a_model_whose_files_change_after_loading_is_not_cached(tiny: Path, file
         assert backend.fingerprint() is None
 
 
+def test_an_adapter_written_after_the_base_was_loaded_is_cached_once_it_is_on(tiny: Path) -> None:
+    later = tiny / "later"
+    with _opened(tiny) as backend:
+        _train(tiny / "base", later, seed=1)
+        assert backend.exchange_adapter(later)
+        found = backend.fingerprint()
+        (later / "adapter_model.safetensors").touch()
+        assert backend.fingerprint() is None
+    shutil.copytree(later, tiny / "adapter", dirs_exist_ok=True)
+    assert found == _print(tiny) is not None
+
+
+def test_a_base_that_changes_before_an_exchange_is_not_cached(tiny: Path) -> None:
+    with _opened(tiny) as backend:
+        (tiny / "base" / "model.safetensors").touch()
+        assert backend.exchange_adapter(tiny / "adapter")
+        assert backend.fingerprint() is None
+
+
 def test_a_base_that_is_not_to_be_found_is_not_cached(tiny: Path) -> None:
     with _opened(tiny) as backend:
         (tiny / "base").rename(tiny / "elsewhere")

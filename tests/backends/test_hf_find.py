@@ -108,6 +108,40 @@ def test_a_grouped_convolution_is_refused_and_a_plain_one_is_turned() -> None:
     assert not torch.allclose(outs[1], outs[2])
 
 
+class _Bare(nn.Module):
+    """What holds parameters of its own, under names and in shapes of which not all tell their outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(6, 6, 3)
+        self.inner = nn.Linear(6, 4)
+        self.gate_up_proj = nn.Parameter(torch.zeros(3, 8, 6))
+        self.A_log = nn.Parameter(torch.zeros(6))
+        self.weight = nn.Parameter(torch.zeros(3, 6, 6))
+        self.bias = nn.Parameter(torch.zeros(3, 6))
+
+
+class _Around(_Convs):
+    """A model with such a module."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.bare = _Bare()
+
+
+def test_a_tensor_trained_whole_is_turned_only_where_its_outputs_are_known() -> None:
+    config = peft.LoraConfig(r=2, target_modules=["conv"], exclude_modules=["bare.conv"], modules_to_save=["bare"])
+    model = peft.get_peft_model(_Around(), config).eval()
+    sites = find_sites(model, base_values={})
+    ruled = {s.name for s in sites.dense if s.ruled}
+    assert ruled == {f"bare.{m}.{leaf}" for m in ("conv", "inner") for leaf in ("weight", "bias")}
+    bare = {f"bare.{leaf}" for leaf in ("gate_up_proj", "A_log", "weight", "bias")}
+    assert set(sites.unruled) == {s.name for s in sites.dense} - ruled == bare
+    with pytest.raises(NullRuleError, match=r"no rotation rule for bare\."):
+        sites.require_rules()
+    assert sites.scale_refusal() is None
+
+
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])
 def test_tied_modules_that_were_trained_together_are_one_tensor(arch: str, tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", arch, tie_word_embeddings=True)

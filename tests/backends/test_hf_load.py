@@ -173,6 +173,14 @@ def test_an_adapter_for_modules_that_the_base_lacks_does_not_fit(adapter: Path) 
     refused(base_of("gpt2"), adapter, AdapterError, "the adapter does not fit the base: .*[Tt]arget modules")
 
 
+def test_replicated_layers_which_peft_leaves_in_the_base_are_refused(base: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(base, tmp_path / "stack", lora(layer_replication=[[0, 2], [1, 2]]))
+    refused(base, adapter, AdapterError, "layer_replication builds layers that the base lacks; .*kind two_model")
+    opened = open_backend(base, adapter_of("llama", "qv"))
+    with pytest.raises(AdapterError, match="layer_replication"):
+        opened.exchange_adapter(adapter)
+
+
 def test_loading_is_silent(base: Path, adapter: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """PEFT calls a deprecated name of transformers, and transformers shows bars: none of it is for the user."""
     with warnings.catch_warnings(record=True) as caught:

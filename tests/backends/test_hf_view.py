@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models import ARCHITECTURES, backend_of
+from tests.models import ARCHITECTURES, adapter_of, backend_of, base_of, open_backend
 
 from dlm_sway.backends import hf_view, windows
 from dlm_sway.core.errors import BadInputError
@@ -104,6 +104,24 @@ def test_the_next_token_is_the_one_the_model_gives(kind: str) -> None:
                 with torch.inference_mode():
                     expected = backend.model(input_ids=ids).logits[0, -1].log_softmax(-1)
                 np.testing.assert_allclose(dense(dist), expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["qv", "prompt"])
+def test_a_model_that_keeps_all_logits_is_read_at_the_same_places(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some take `logits_to_keep` among their other words, and pass it on to nobody."""
+    with backend_of("llama", kind).as_finetuned() as view:
+        expected = view.next_token_dist_batch(PROMPTS, top_k=10**6)
+    backend = open_backend(base_of("llama"), adapter_of("llama", kind))
+    core = backend.model.get_base_model()
+    forward = core.forward
+
+    def keeping_all(*args: Any, **words: Any) -> Any:
+        return forward(*args, **{word: value for word, value in words.items() if word != "logits_to_keep"})
+
+    monkeypatch.setattr(core, "forward", keeping_all)
+    with backend.as_finetuned() as view:
+        for dist, known in zip(view.next_token_dist_batch(PROMPTS, top_k=10**6), expected, strict=True):
+            np.testing.assert_allclose(dense(dist), dense(known), atol=1e-5)
 
 
 def test_an_empty_batch_is_empty() -> None:

@@ -79,7 +79,7 @@ def test_after_any_adapter_the_next_one_has_the_numbers_of_a_base_loaded_anew(
 
 
 def test_the_fingerprint_is_that_of_the_adapter_which_is_on() -> None:
-    made = spec_of("qv"), spec_of("dora")  # before the base is loaded: what changes later has no fingerprint
+    made = spec_of("qv"), spec_of("dora")
     with OneBase() as bases:
         with bases.lent(made[0]):
             pass

@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.models import CHAT, adapter_of, backend_of, base_of, byte_tokenizer, open_backend, save_base
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from dlm_sway.backends.registry import open_backend as open_by_spec
 from dlm_sway.backends.two_model import TwoModelBackend
-from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.errors import BadInputError, NullRuleError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.views import BASE, FINETUNED, View, scaled
 from dlm_sway.engine.ask import Ask, TextItem
@@ -96,6 +97,53 @@ def test_a_copy_of_the_base_has_no_null_and_says_so(tmp_path: Path) -> None:
     backend = opened(base_of("llama"), copy)
     assert backend.null_refusal() == "the fine-tune has the base's very weights"
     np.testing.assert_array_equal(logprobs(backend, BASE), logprobs(backend, FINETUNED))
+
+
+def save_mixture(out: Path, *, moved: str = "") -> Path:
+    """Save a mixture of experts, whose weights lie in one bare tensor a layer; `moved` ones differ from the base's."""
+    config = MixtralConfig(
+        vocab_size=300,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=3,
+        max_position_embeddings=128,
+    )
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = MixtralForCausalLM(config)
+        for name, p in model.named_parameters():
+            p.add_(0.2 * torch.randn_like(p))
+            if moved and moved in name:
+                p.add_(0.5 * p.std() * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    model.save_pretrained(out)
+    byte_tokenizer().save_pretrained(out)
+    return out
+
+
+def test_experts_in_one_tensor_have_no_null_and_are_named(tmp_path: Path) -> None:
+    """Their first axis counts experts: to turn it would move whole experts, and leave some as they were trained."""
+    base, name = save_mixture(tmp_path / "base"), "model.layers.0.mlp.experts.gate_up_proj"
+    backend = opened(base, save_mixture(tmp_path / "tuned", moved="gate_up_proj"))
+    assert [site.name for site in backend.sites.dense] == [name]
+    assert backend.null_refusal() == f"no rotation rule for {name}"
+    with pytest.raises(NullRuleError, match="gate_up_proj"), backend.view(View("rotation", seed=1)):
+        pass
+    plain = opened(base, base)
+    np.testing.assert_array_equal(logprobs(backend, BASE), logprobs(plain, BASE))
+    engine = Engine(backend)
+    (scores,) = engine.answer([Ask((TextItem("", TEXT, "0", "0"),), VIEWS[:3], frozenset({"gain"}), format="raw")])
+    alone = np.stack([logprobs(backend, view) for view in VIEWS[:3]])
+    np.testing.assert_allclose(scores.base_logprob + scores.values["gain"], alone, atol=1e-3)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+def test_a_router_is_turned_like_any_linear_map(tmp_path: Path) -> None:
+    backend = opened(save_mixture(tmp_path / "base"), save_mixture(tmp_path / "tuned", moved="gate.weight"))
+    assert [site.name for site in backend.sites.dense] == ["model.layers.0.mlp.gate.weight"]
+    assert backend.null_refusal() is None
 
 
 def test_weights_stay_mapped_from_their_files(pair: tuple[str, Path], subject: Subject) -> None:

@@ -21,6 +21,10 @@ _VARIANTS: Final = (
     *("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "use_bdlora", "use_qalora"),
     "velora_config",
 )
+_REPLICATED: Final = (
+    "write it as a whole model, each layer with weights of its own, which PEFT's merge does not give them; then "
+    "compare that with the base: kind two_model, and `compare: bytes` in its options"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,16 @@ class AdapterConfig:
 def holds_base(init: object) -> bool:
     """Return whether LoRA factors that began as `init_lora_weights` hold a part of the base weight."""
     return isinstance(init, str) and init.lower().startswith(_HOLDS_BASE)
+
+
+def require_layers_of_base(config: AdapterConfig, *, where: Path) -> None:
+    """Return if the adapter is one of the base's own layers: factors are changes of those, and of no others.
+
+    Raises:
+        AdapterError: PEFT would build a stack of other layers first, and switching the adapter off would leave it.
+    """
+    if config.replicates_layers:
+        raise AdapterError("layer_replication builds layers that the base lacks", where=where, remedy=_REPLICATED)
 
 
 def load_config(adapter_dir: Path) -> AdapterConfig:

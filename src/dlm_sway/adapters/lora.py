@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from dlm_sway.adapters.config import AdapterConfig, load_config
+from dlm_sway.adapters.config import AdapterConfig, load_config, require_layers_of_base
 from dlm_sway.adapters.dtypes import Float32Array
 from dlm_sway.adapters.factors import pairs_of
 from dlm_sway.adapters.inspection import Fault
@@ -63,10 +63,11 @@ def read_peft_lora(adapter: Path, *, also: Collection[Part] = ()) -> tuple[Lora,
             no part of the result.
 
     Raises:
-        AdapterError: it cannot be read, or holds more than plain LoRA on linear modules and `also`; what, and where, is
-            named.
+        AdapterError: it cannot be read, or holds more than plain LoRA on linear modules of the base and `also`; what,
+            and where, is named.
     """
     config = load_config(adapter)
+    require_layers_of_base(config, where=adapter)
     if reason := _refusal(config, dora=Part.MAGNITUDE in also):
         raise AdapterError(reason, where=adapter, remedy=_REMEDY)
     file = open_weights(adapter)

@@ -73,6 +73,11 @@ def rule_for(tensor_name: str) -> Rule:
     return rule
 
 
+def has_rule_whole(tensor_name: str) -> bool:
+    """Return whether a tensor that was trained whole has a rule, from its name alone."""
+    return _plain_rule(tensor_name.split(".")) is not None
+
+
 def _lora_rule(path: list[str]) -> Rule | None:
     at = next(i for i, part in enumerate(path) if part in _LORA_HOLDERS)
     module, tail = path[:at], path[at + 1 :]

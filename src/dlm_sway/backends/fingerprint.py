@@ -45,6 +45,7 @@ def fingerprint(
     adapter: Path,
     computing: tuple[str, ...],
     loaded_ns: int,
+    adapter_ns: int | None = None,
     memo: ResultStore | None,
     whole: bool = False,
     packages: tuple[str, ...] = _PACKAGES,
@@ -56,13 +57,15 @@ def fingerprint(
         adapter: directory of the adapter, or of a whole fine-tuned model.
         computing: how it computes, such as dtype and kind of device.
         loaded_ns: when loading began, in ns since 1970.
+        adapter_ns: when loading the adapter began, where it was put on a base that was there; else `loaded_ns`.
         memo: keeps the hashes of the base's files between runs.
         whole: whether `adapter` is a whole model.
         packages: whose versions the numbers depend on.
     """
     try:
         base = locate_base(spec.base, revision=spec.revision).directory
-        files = None if base is None else _files(base, adapter, loaded_ns=loaded_ns, memo=memo, whole=whole)
+        began = loaded_ns, loaded_ns if adapter_ns is None else adapter_ns
+        files = None if base is None else _files(base, adapter, began=began, memo=memo, whole=whole)
     except (AdapterError, OSError):
         return None
     if files is None:
@@ -73,14 +76,18 @@ def fingerprint(
 
 
 def _files(
-    base: Path, adapter: Path, *, loaded_ns: int, memo: ResultStore | None, whole: bool
+    base: Path, adapter: Path, *, began: tuple[int, int], memo: ResultStore | None, whole: bool
 ) -> tuple[dict[str, str], ...] | None:
     of_base = _of_model(base)
     of_adapter = _of_model(adapter) if whole else _of_adapter(adapter)
     digests = {p.name: file_digest(p, memo) for p in of_base}, {p.name: file_digest(p) for p in of_adapter}
     # Looked at last: what has not changed by now was hashed as it was loaded.
-    changed = any(p.stat().st_ctime_ns >= loaded_ns for p in (*of_base, *of_adapter))
+    changed = any(_changed(paths, since) for paths, since in zip((of_base, of_adapter), began, strict=True))
     return None if changed else digests
+
+
+def _changed(paths: list[Path], since: int) -> bool:
+    return any(p.stat().st_ctime_ns >= since for p in paths)
 
 
 def _of_model(folder: Path) -> list[Path]:

@@ -42,7 +42,7 @@ class HuggingFaceDifferentialBackend(TorchBackend):
         """
         self.spec = base_spec
         self.adapter_path = Path(adapter_path).expanduser().absolute()
-        self._loaded_ns = time.time_ns()
+        self._loaded_ns = self._adapter_ns = time.time_ns()
         loaded = load(base_spec, self.adapter_path)
         self.device, self.dtype = loaded.device, loaded.dtype
         self.codec = TextEncoder(loaded.tokenizer, max_length=context_window(loaded.model.config, loaded.tokenizer))
@@ -68,6 +68,7 @@ class HuggingFaceDifferentialBackend(TorchBackend):
         """
         with self.exclusive():
             loaded, self._loaded = self._loaded, None
+        began = time.time_ns()
         try:
             other = None if loaded is None else exchange(loaded, adapter.expanduser().absolute())
         except BaseException:
@@ -76,7 +77,7 @@ class HuggingFaceDifferentialBackend(TorchBackend):
         if other is None:
             self.close()
             return False
-        self.adapter_path = adapter.expanduser().absolute()
+        self.adapter_path, self._adapter_ns = adapter.expanduser().absolute(), began
         self.spec = self.spec.model_copy(update={"adapter": self.adapter_path})
         self._use(other)
         return True
@@ -100,7 +101,12 @@ class HuggingFaceDifferentialBackend(TorchBackend):
         """
         computing = (str(self.dtype), self.device.type, torch.get_float32_matmul_precision())
         return fingerprint(
-            self.spec, adapter=self.adapter_path, computing=computing, loaded_ns=self._loaded_ns, memo=memo
+            self.spec,
+            adapter=self.adapter_path,
+            computing=computing,
+            loaded_ns=self._loaded_ns,
+            adapter_ns=self._adapter_ns,
+            memo=memo,
         )
 
     def gradient_refusal(self) -> str | None:

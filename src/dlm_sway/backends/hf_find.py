@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from dlm_sway.adapters.config import holds_base
+from dlm_sway.adapters.null_rules import has_rule_whole
 from dlm_sway.backends.hf_sites import QUANTISED, DenseSite, LowRankSite, Magnitude, Sites
 
 _PREFIX: Final = "base_model.model."
+_CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def find_sites(model: Any, *, base_values: dict[str, Tensor]) -> Sites:
@@ -41,7 +44,7 @@ def find_sites(model: Any, *, base_values: dict[str, Tensor]) -> Sites:
     claimed = {id(p) for s in low_rank for p in _params(s)} | {id(s.live) for s in dense}
     scaled = {id(p) for layer in layers for p in _scaled_params(layer)}
     params = {n: p for n, p in model.named_parameters() if _is_adapter_tensor(n, adapter) and id(p) not in claimed}
-    unruled = tuple(map(name_in_base, params))
+    unruled = (*map(name_in_base, params), *unruled_of(dense))
     unscaled = tuple(name_in_base(n) for n, p in params.items() if id(p) not in scaled)
     blocked = why_blocked(model.peft_config[adapter])
     return Sites(tuple(low_rank), tuple(dense), unruled, unscaled, blocked, tuple(layers), adapter)
@@ -107,20 +110,42 @@ def _saved(name: str, wrapper: Any, adapter: str) -> list[DenseSite]:
     original = dict(wrapper.original_module.named_parameters())
     module = wrapper.modules_to_save[adapter]
     return [
-        DenseSite(f"{name}.{part}", p, original[part].detach(), toggled=True, axis=output_axis(module, part))
-        for part, p in module.named_parameters()
+        dense_site(module, part, original[part].detach(), name=f"{name}.{part}", toggled=True)
+        for part, _ in module.named_parameters()
     ]
 
 
 def _replaced(model: Any, name: str, original: Tensor) -> DenseSite:
-    live = model.get_parameter(name)
-    axis = output_axis(model, name)
-    return DenseSite(name_in_base(name), live, original, toggled=False, axis=axis)
+    return dense_site(model, name, original, name=name_in_base(name), toggled=False)
 
 
-def output_axis(module: nn.Module, part: str) -> int:
+def dense_site(module: nn.Module, part: str, original: Tensor, *, name: str, toggled: bool) -> DenseSite:
+    """Return the site of a tensor trained whole.
+
+    Args:
+        module: what holds it.
+        part: its parameter name in `module`.
+        original: the base's values.
+        name: its parameter name in the base.
+        toggled: whether PEFT's disable_adapter puts the base's values back.
+    """
+    live, owner = module.get_parameter(part), module.get_submodule(part.rpartition(".")[0])
+    ruled = has_rule_whole(name) and _has_output_axis(owner, live, leaf=part.rpartition(".")[2])
+    return DenseSite(name, live, original, toggled, _output_axis(owner, live), ruled)
+
+
+def unruled_of(dense: Iterable[DenseSite]) -> tuple[str, ...]:
+    """Return names of the tensors trained whole that no null has a rule for."""
+    return tuple(site.name for site in dense if not site.ruled)
+
+
+def _has_output_axis(owner: nn.Module, live: Tensor, *, leaf: str) -> bool:
+    """Return whether one axis is the outputs; experts may lie in one bare `weight`, [E, d_out, d_in]."""
+    return isinstance(owner, _CONVOLUTIONS) or live.dim() <= (1 if leaf == "bias" else 2)
+
+
+def _output_axis(owner: nn.Module, live: Tensor) -> int:
     """Return the axis of the outputs: embeddings look rows up, and GPT-2's Conv1D stores its weight as [in, out]."""
     from transformers.pytorch_utils import Conv1D
 
-    path, _, leaf = part.rpartition(".")
-    return int(leaf == "weight" and isinstance(module.get_submodule(path), nn.Embedding | Conv1D))
+    return int(live.dim() > 1 and isinstance(owner, nn.Embedding | Conv1D))

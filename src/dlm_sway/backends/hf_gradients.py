@@ -49,7 +49,7 @@ class Gradients:
         """Return names of what else was trained: DoRA's directions are not linear in B, convolutions are not read."""
         usable = {site.name for site in self._usable()}
         others = [site.name for site in self.sites.low_rank if site.name not in usable]
-        return (*others, *(site.name for site in self.sites.dense), *self.sites.unruled)
+        return tuple(dict.fromkeys((*others, *(site.name for site in self.sites.dense), *self.sites.unruled)))
 
     def of(self, ids: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float32]]:
         """Return the gradient of the summed log-prob of `targets`, each B's float32[d_out, r].

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from dlm_sway.adapters.config import holds_base, load_config
+from dlm_sway.adapters.config import holds_base, load_config, require_layers_of_base
 from dlm_sway.adapters.tensors import TensorFile
 from dlm_sway.backends.hf_find import name_in_base
 from dlm_sway.backends.quiet import quiet_peft
@@ -225,9 +225,10 @@ def _changeable(adapter: Path) -> frozenset[str] | None:
     a part out of every adapted weight.
 
     Raises:
-        AdapterError: the adapter is no directory that PEFT saved, or its weights are a pickle.
+        AdapterError: the adapter is no directory that PEFT saved, its weights are a pickle, or it replicates layers.
     """
     config = load_config(adapter)
+    require_layers_of_base(config, where=adapter)
     weights = adapter / _WEIGHTS
     if not weights.is_file() and (adapter / "adapter_model.bin").is_file():
         raise AdapterError(

@@ -115,6 +115,7 @@ class DenseSite:
         original: the base's values.
         toggled: whether PEFT's disable_adapter already puts the base's values back.
         axis: the output side.
+        ruled: whether a null has a rule for it; one without still follows the scale, and is the base's at scale 0.
     """
 
     name: str
@@ -122,6 +123,7 @@ class DenseSite:
     original: Tensor
     toggled: bool
     axis: int = 0
+    ruled: bool = True
 
     @property
     def module(self) -> str:
@@ -161,7 +163,7 @@ class Sites:
     Attributes:
         low_rank: modules with factors.
         dense: tensors trained whole.
-        unruled: names of tensors that no null has a rule for.
+        unruled: names of tensors that no null has a rule for, those in `dense` among them.
         unscaled: those of them that do not follow the scale of a LoRA layer either.
         blocked: why the adapter as a whole has no null, or None.
         layers: every LoRA layer, those without a rule too; their scale follows lam.

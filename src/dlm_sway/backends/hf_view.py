@@ -81,15 +81,17 @@ class HFView(PaddedView):
         device = self._model.device
         # Only the distinct last positions need a row of the vocabulary; virtual tokens come before the first.
         last, where = np.unique([len(r) - 1 for r in rows], return_inverse=True)
-        last += self._virtual_tokens()
+        kept = torch.from_numpy(last + self._virtual_tokens()).to(device)
         # A single short row is bound by memory, where both libraries are alike.
         with fast_linears(self._model if len(rows) > 1 else None):
             logits = self._model(
                 input_ids=torch.from_numpy(ids).to(device),
                 attention_mask=torch.from_numpy(mask).to(device),
                 use_cache=False,
-                logits_to_keep=torch.from_numpy(last).to(device),
-            ).logits  # [n, len(last), vocab]
+                logits_to_keep=kept,
+            ).logits  # [n, len(kept), vocab]
+        if logits.shape[1] != len(kept):  # the model took the argument among others, and kept all: [n, L, vocab]
+            logits = logits[:, kept]
         picked: Tensor = logits[torch.arange(len(rows), device=device), torch.from_numpy(where).to(device)]
         return picked.float()
 

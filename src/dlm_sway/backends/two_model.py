@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dlm_sway.backends.encoding import TextEncoder, context_window
 from dlm_sway.backends.fingerprint import fingerprint
-from dlm_sway.backends.hf_find import output_axis
+from dlm_sway.backends.hf_find import dense_site, unruled_of
 from dlm_sway.backends.hf_load import load_base, pick_device, pick_dtype
 from dlm_sway.backends.hf_sites import DenseSite, Sites
 from dlm_sway.backends.plain_model import PlainModel
@@ -77,7 +77,8 @@ class TwoModelBackend(TorchBackend):
         _require_one_architecture(base, model, where=finetuned)
         self.model = PlainModel(model)
         self.codec = TextEncoder(tokenizer, max_length=context_window(model.config, tokenizer))
-        self.sites = Sites((), tuple(_differing(model, dict(base.named_parameters()))), ())
+        dense = _differing(model, dict(base.named_parameters()))
+        self.sites = Sites((), dense, unruled_of(dense))
 
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> TwoModelBackend | TwoStringsBackend:
@@ -105,7 +106,7 @@ class TwoModelBackend(TorchBackend):
 
     def null_refusal(self) -> str | None:
         """Return why nulls cannot be drawn, or None when they can."""
-        return None if self.sites.dense else "the fine-tune has the base's very weights"
+        return self.sites.refusal() if self.sites.dense else "the fine-tune has the base's very weights"
 
     def fingerprint(self, memo: ResultStore | None = None) -> str | None:
         """Return a hash of all that the numbers follow from, or None where the files behind them cannot be known."""
@@ -167,14 +168,14 @@ def _computing(config: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in config.items() if k not in _NOT_COMPUTING}
 
 
-def _differing(model: Any, base: dict[str, Tensor]) -> list[DenseSite]:
+def _differing(model: Any, base: dict[str, Tensor]) -> tuple[DenseSite, ...]:
     """Return a site for each tensor that is not the base's; equal ones are let go of."""
     sites = []
     for name, live in model.named_parameters():
         original = base[name].detach()
         if not torch.equal(original.to(live), live.detach()):
-            sites.append(DenseSite(name, live, original, toggled=False, axis=output_axis(model, name)))
-    return sites
+            sites.append(dense_site(model, name, original, name=name, toggled=False))
+    return tuple(sites)
 
 
 def _expanded(name: str) -> str | Path:
