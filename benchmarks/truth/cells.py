@@ -89,6 +89,7 @@ def headline(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
         "inconclusive": share(counts["inconclusive"], decided + counts["inconclusive"]),
         "noise_passes_learned": passed("learned", "noise"),
         "off_target_passes_on_target": passed("on_target", "wrong document", "shuffled", only_false=True),
+        "untrue_on_target_passes": passed("on_target", *{r["made"] for r in rows}, only_false=True),
         "healthy_passes_learned": passed("learned", "healthy"),
         "healthy_passes_on_target": passed("on_target", "healthy"),
         "broken_passes": share(
