@@ -61,7 +61,7 @@ def test_a_gain_that_is_spread_over_the_rank_passes(ran: Run, language: Language
 
 @pytest.mark.planted_fault
 def test_a_gain_that_sits_in_one_direction_of_many_warns(ran: Run) -> None:
-    result = _profile(ran, ONE_PAIR, rank=16, items=ONE_PAIR * 8)
+    result = _profile(ran, ONE_PAIR, rank=16, items=tuple("w60 w61 " * n for n in range(9, 17)))
     assert result.verdict is Verdict.WARN
     assert "12 % of the rank carries the gain: a smaller rank would do" in result.message
     assert result.evidence["effective_rank"]["mean"] < 4
