@@ -352,6 +352,15 @@ def test_an_adapter_without_a_form_here_is_refused_with_what_to_do(kind: str, me
         opened(base_of("llama"), adapter_of("llama", kind))
 
 
+def test_layers_that_the_base_lacks_are_refused_and_not_sent_to_hf_which_refuses_them_too(tmp_path: Path) -> None:
+    adapter = Path(shutil.copytree(adapter_of("llama", "qv"), tmp_path / "adapter"))
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"layer_replication": [[0, 2], [1, 2]]}))
+    with pytest.raises(AdapterError, match="layer_replication builds layers") as refusal:
+        opened(base_of("llama"), adapter)
+    assert "kind hf" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("arch", ["gemma3", "gpt2"])
 def test_a_base_that_mlx_lm_would_compute_otherwise_is_refused(arch: str, tmp_path: Path) -> None:
     message = {"gemma3": "does not read final_logit_softcapping = 5.0", "gpt2": "lm_head|head of its own"}[arch]

@@ -15,6 +15,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from dlm_sway.adapters.base_location import locate_base
+from dlm_sway.adapters.config import load_config, require_layers_of_base
 from dlm_sway.adapters.lora import Lora, read_peft_lora
 from dlm_sway.adapters.mlx_lora import is_mlx_adapter, read_mlx_lora
 from dlm_sway.adapters.naming import Part, parse_name
@@ -107,6 +108,7 @@ def _adapter(adapter: Path) -> tuple[Lora, TensorFile | None]:
     """Return the factors of an adapter, and the file of its whole tensors if it may hold some."""
     if is_mlx_adapter(adapter):
         return read_mlx_lora(adapter)[0], None
+    require_layers_of_base(load_config(adapter), where=adapter)  # the kind hf refuses it too
     try:
         return read_peft_lora(adapter, also=_ALSO)[0], TensorFile(adapter / WEIGHTS_NAME)
     except AdapterError as e:
