@@ -25,7 +25,7 @@ def truth(made: str, measured: Mapping[str, Any] | None) -> dict[str, bool]:
     known: dict[str, bool | None] = {"learned": made not in _UNTRAINED}
     if made == "mis-scaled":
         known["sound"] = False
-    elif made != "collapsed":
+    elif made not in _UNTRAINED | {"collapsed"}:  # at the scale of training: noise has none, and here none was sane
         known["sound"] = True
     if made not in ("two steps", "collapsed"):
         known["applied"] = True
@@ -88,7 +88,7 @@ def headline(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
         "decided_right": share(counts["right"], decided),
         "inconclusive": share(counts["inconclusive"], decided + counts["inconclusive"]),
         "noise_passes_learned": passed("learned", "noise"),
-        "off_target_passes_on_target": passed("on_target", "wrong document", "shuffled", only_false=True),
+        "off_target_passes_on_target": passed("on_target", *OFF_TARGET, only_false=True),
         "untrue_on_target_passes": passed("on_target", *{r["made"] for r in rows}, only_false=True),
         "healthy_passes_learned": passed("learned", "healthy"),
         "healthy_passes_on_target": passed("on_target", "healthy"),
@@ -98,4 +98,5 @@ def headline(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+OFF_TARGET: Final = ("wrong document", "far document", "shuffled")
 FAULTS: Final = frozenset({"reciting", "collapsed", "mis-scaled", "renamed keys", "NaN", "no-op"})

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from dlm_sway.adapters.checks import inspect_adapter
 from dlm_sway.core.result import Verdict
 
 PREFIX = "base_model.model."
+OVERRIDDEN = "model.layers.0.self_attn.v_proj"
 
 
 def found(inspection: Any, code: str) -> Any:
@@ -63,3 +67,33 @@ def test_one_module_that_outgrew_its_weight_is_a_warning(kit: Any, inspected: An
     fault = found(inspected(tensors), "change_too_large")
     assert fault.severity == "warn"
     assert fault.tensors == ("model.layers.0.self_attn.v_proj",)
+
+
+def overriding(kit: Any, base: Path, times: float) -> Any:
+    """Tensors whose change of one module is of one direction, `times` as strong as the strongest of its weight."""
+    tensors = kit.tensors()
+    a, b = tensors[f"{PREFIX}{OVERRIDDEN}.lora_A.weight"], tensors[b_of(OVERRIDDEN)]
+    a[1:], b[:, 1:] = 0, 0
+    strongest = np.linalg.norm(load_file(base / "model.safetensors")[f"{OVERRIDDEN}.weight"], 2)
+    b *= times * strongest / (2 * np.linalg.norm(a) * np.linalg.norm(b))  # the scale is 2
+    return tensors
+
+
+@pytest.mark.parametrize(("times", "is_named"), [(0.98, False), (1.02, True)])
+def test_a_change_stronger_than_the_weight_in_any_direction_is_a_warning(
+    kit: Any, inspected: Any, times: float, is_named: bool
+) -> None:
+    """The norms of the whole matrices still say that it is small."""
+    base = kit.base()
+    inspection = inspected(overriding(kit, base, times), base=base)
+    named = [fault for fault in inspection.faults if fault.code.startswith("change_")]
+    assert [(fault.code, fault.tensors) for fault in named] == [("change_overrides", (OVERRIDDEN,))] * is_named
+    assert inspection.verdict is (Verdict.WARN if is_named else Verdict.PASS)
+    if is_named:
+        assert "(1.02 times, at a scale of 2)" in named[0].message
+
+
+def test_factors_that_hold_a_part_of_the_base_are_not_measured_against_it(kit: Any, inspected: Any) -> None:
+    base = kit.base()
+    inspection = inspected(overriding(kit, base, 1.5), base=base, init_lora_weights="pissa")
+    assert {fault.code for fault in inspection.faults} == {"altered_base"}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlm_sway.adapters.spectra import input_factor, output_factor, spectrum
+from dlm_sway.adapters.spectra import input_factor, output_factor, spectral_norm, spectrum
 
 
 @given(
@@ -76,3 +76,20 @@ def test_a_long_factor_is_not_copied_as_a_whole() -> None:
 def test_factors_of_different_ranks_are_refused() -> None:
     with pytest.raises(ValueError, match="mismatch"):
         spectrum(np.eye(3), np.eye(4), scale=1.0)
+
+
+@given(
+    rows=st.integers(1, 80),
+    columns=st.integers(1, 80),
+    rank=st.integers(0, 80),
+    size=st.sampled_from([1e-20, 1.0, 1e18]),
+    seed=st.integers(0, 2**32),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_spectral_norm_is_the_first_singular_value(
+    rows: int, columns: int, rank: int, size: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = (size * rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, columns))).astype(np.float32)
+    expected = np.linalg.norm(matrix.astype(np.float64), 2)
+    assert spectral_norm(matrix) == pytest.approx(expected, rel=1e-5)

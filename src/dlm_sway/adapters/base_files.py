@@ -10,15 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from dlm_sway.adapters.base_location import INDEX_NAME, SINGLE_NAME
 from dlm_sway.adapters.dtypes import Float32Array, is_readable
 from dlm_sway.adapters.json_file import read_json_object
+from dlm_sway.adapters.spectra import spectral_norm
 from dlm_sway.adapters.targets import is_embedding, is_output_head
 from dlm_sway.adapters.tensor_stats import norm_of
 from dlm_sway.adapters.tensors import TensorFile, TensorInfo
 from dlm_sway.core.errors import AdapterError
 
 _EXACT_ELEMENTS: Final = 1 << 22
+_MOST_ELEMENTS: Final = 1 << 26
 _SAMPLE_BLOCKS: Final = 64
 _SAMPLE_BLOCK_ELEMENTS: Final = 1 << 14
 _LAYER: Final = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -138,6 +142,20 @@ class BaseFiles:
         pieces = file.spread(info.name, n_blocks=_SAMPLE_BLOCKS, block_elements=_SAMPLE_BLOCK_ELEMENTS)
         share = info.n_elements / (_SAMPLE_BLOCKS * _SAMPLE_BLOCK_ELEMENTS)
         return math.sqrt(share) * norm_of(pieces)
+
+    def spectral(self, module: str) -> float | None:
+        """Return ||W||_2 of the module's matrix, or None when it is absent, packed, not finite or over 64 Mi elements.
+
+        Reads the whole of it, unlike `norm`.
+        """
+        found = self._find(f"{module}.weight")
+        if found is None or self._is_packed(found[1]) or not is_readable(found[1].dtype):
+            return None
+        file, info = found
+        if info.n_elements > _MOST_ELEMENTS:
+            return None
+        weight = file.read(info.name)
+        return spectral_norm(weight) if np.isfinite(weight).all() else None
 
     @cached_property
     def _containers(self) -> frozenset[str]:

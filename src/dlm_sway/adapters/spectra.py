@@ -7,11 +7,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse.linalg import svds
 
 from dlm_sway.adapters.dtypes import Float32Array
+from dlm_sway.core.determinism import stream
 
 Float64Array = npt.NDArray[np.float64]
 _ROWS: Final = 4096
+_TINY: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,16 @@ def spectrum(output: Float64Array, inputs: Float64Array, *, scale: float) -> Spe
     share = values[values > 0.0] / total
     entropy = -float(np.sum(share * np.log(share)))
     return Spectrum(values, float(np.linalg.norm(values)), float(values[0]), float(np.exp(entropy)))
+
+
+def spectral_norm(matrix: Float32Array) -> float:
+    """Return the largest singular value of a finite matrix, by Lanczos steps (ARPACK) where it is not tiny."""
+    largest = float(np.abs(matrix).max(initial=0.0))
+    if min(matrix.shape) <= _TINY or largest == 0.0:
+        return float(np.linalg.norm(matrix.astype(np.float64), 2)) if largest else 0.0
+    start = stream(0, "spectral norm").standard_normal(min(matrix.shape)).astype(matrix.dtype)
+    unit = matrix / np.float32(largest)  # squares of very large or small values are out of float32's range
+    return largest * float(svds(unit, k=1, v0=start, return_singular_vectors=False)[0])
 
 
 def _triangular(tall: Float32Array) -> Float64Array:
