@@ -35,6 +35,7 @@ class Plain:
     def truth(self, adapter: Path, document: Document) -> dict[str, Any]:
         """Return gains in nat per token on the document, its held-out part and neutral text (by register too)."""
         passages = control_passages()
+        assert document.held_out is not None
         trained, held_out = lines(document.data), lines(document.held_out)
         every: list[Line] = [*trained, *held_out, *(p.text for p in passages)]
         before = self._of_base(every)

@@ -27,15 +27,17 @@ _EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What an adapter is trained on, and text of the same source that it has not seen."""
+    """What an adapter is trained on, and text of the same source that it has not seen, where any is checked on it."""
 
     name: str
     data: Path
-    held_out: Path
+    held_out: Path | None = None
 
 
 FACTS: Final = Document("facts", _EXAMPLES / "tidal-bell.txt", _EXAMPLES / "tidal-bell.held-out.txt")
 STYLE: Final = Document("style", _TEXTS / "old-sailor.jsonl", _TEXTS / "old-sailor.held-out.jsonl")
+FAR: Final = tuple(Document(name, _TEXTS / f"{name}.txt") for name in ("recettes", "functions", "sums", "ledger"))
+"""French, code, arithmetic and records: what is learned from them is of no use to either document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class Specimen:
         """Unique in the zoo."""
         size = f"-{self.b_std:g}" if self.b_std else ""
         targets = "" if self.recipe is None else f"-{'qv' if self.recipe.targets == QV else 'all'}-r{self.recipe.rank}"
-        return f"{self.made.replace(' ', '-')}-{self.document.name}{targets}{size}-s{self.seed}"
+        source = f"-of-{self.trained_on.name}" if self.trained_on else ""
+        return f"{self.made.replace(' ', '-')}-{self.document.name}{source}{targets}{size}-s{self.seed}"
 
 
 HEALTHY_QV: Final = RECIPE
@@ -83,12 +86,15 @@ def specimens(seeds: tuple[int, int]) -> Iterator[Specimen]:
             yield Specimen("noise", FACTS, seed, replace(HEALTHY_QV, targets=targets), b_std=size)
         yield Specimen("two steps", FACTS, seed, TWO_STEPS)
         yield Specimen("weak", FACTS, seed, WEAK)
-        qv, every = replace(HEALTHY_QV, rank=(8, 4)[i], alpha=(16, 8)[i]), replace(HEALTHY_ALL, rank=(16, 32)[i])
+        qv = replace(HEALTHY_QV, rank=(8, 4)[i], alpha=(16, 8)[i])
+        every = replace(HEALTHY_ALL, rank=(16, 32)[i], alpha=(32, 64)[i])
         for document in (FACTS, STYLE):
             yield Specimen("healthy", document, seed, qv)
-            yield Specimen("healthy", document, seed, replace(every, alpha=2 * every.rank))
+            yield Specimen("healthy", document, seed, every)
             other = STYLE if document is FACTS else FACTS
             yield Specimen("wrong document", document, seed, qv, trained_on=other)
+            for far in FAR:
+                yield Specimen("far document", document, seed, every if i else qv, trained_on=far)
         yield Specimen("shuffled", FACTS, seed, HEALTHY_QV)
         yield Specimen("reciting", FACTS, seed, RECITING)
         yield Specimen("collapsed", FACTS, seed, COLLAPSED)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,10 +113,39 @@ def _asks(scores_of: MakeScores, *, loss: float, n: int) -> list[tuple[str, ...]
         (232, [32, 48, 64, 96, 128, 232]),
     ],
 )
-def test_the_corpus_is_read_in_its_order_and_each_passage_once(scores_of: MakeScores, n: int, looks: list[int]) -> None:
-    rounds = _asks(scores_of, loss=0.05, n=n)
-    assert [label for labels in rounds for label in labels] == [str(i) for i in range(n)]
+def test_each_passage_is_read_once_and_in_an_order_that_the_seed_alone_gives(
+    scores_of: MakeScores, n: int, looks: list[int]
+) -> None:
+    rounds, again = (_asks(scores_of, loss=0.05, n=n) for _ in range(2))
+    assert rounds == again
+    assert sorted(int(label) for labels in rounds for label in labels) == list(range(n))
     assert np.cumsum([len(labels) for labels in rounds]).tolist() == looks
+
+
+def test_passages_sorted_by_register_are_read_from_each_in_turn(scores_of: MakeScores) -> None:
+    """Harm to the second half of a sorted file was behind the look at which the first half had decided."""
+    raw = [
+        {"text": f"{kind} {i}", "label": f"{kind} {i}", "cluster": f"{kind} {i}", "stratum": kind}
+        for kind in ("prose", "code")
+        for i in range(100)
+    ]
+    probe, spec = build_probe({"name": "x", "kind": "external_perplexity", "passages": raw})
+    env, rng = Env(null_refusal="none"), np.random.default_rng(0)
+    (ask,) = probe.plan(spec, env, ())
+    assert [item.stratum for item in ask.items].count("code") == len(ask.items) / 2
+    losses = [2.0 * (item.stratum == "code") + rng.normal(0, 0.05) for item in ask.items]
+    read = replace(_read(scores_of, losses), items=ask.items)
+    result = probe.judge(spec, env, probe.measure(spec, env, ((read,),)), {})
+    assert result.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(5, Verdict.INCONCLUSIVE), (29, Verdict.INCONCLUSIVE), (30, Verdict.PASS)])
+def test_few_passages_never_show_that_no_harm_was_done(ran: Run, n: int, verdict: Verdict) -> None:
+    texts = [p.text for p in control_passages()[:n]]
+    result = _harm(ran, {"adapter": "trained", "towards": texts}, passages=texts)
+    assert result.raw < 0
+    assert result.verdict is verdict
+    assert ("give 30 or more" in result.message) is (n < 30)
 
 
 @pytest.mark.parametrize("loss", [-0.5, 0.5])

@@ -183,8 +183,10 @@ def test_a_noise_adapter_that_happens_to_gain_is_caught_by_its_nulls(ran: Run, l
     lucky = [r for r in results if r.raw > 0.05 and r.ci_95[0] > 0]
     assert lucky
     for result in lucky:
-        assert result.verdict is Verdict.FAIL
-        assert "random directions do as well (rank " in result.message
+        clearly = result.evidence["on_target"]["null"]["p"] >= 0.2
+        assert result.verdict is (Verdict.FAIL if clearly else Verdict.INCONCLUSIVE)
+        why = "random directions do as well" if clearly else "not clearly more than random directions"
+        assert f"{why} (rank " in result.message
 
 
 def test_too_few_draws_are_inconclusive_and_not_a_failure(ran: Run, language: Language) -> None:

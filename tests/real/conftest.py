@@ -13,7 +13,9 @@ from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.demo.mend import mended_base
 from dlm_sway.demo.model import demo_model
-from dlm_sway.demo.run import demo_text
+from dlm_sway.demo.noise import write_twin
+from dlm_sway.demo.run import RECIPE, demo_text
+from dlm_sway.demo.train import train_lora
 
 Open = Callable[[Path], AbstractContextManager[HuggingFaceDifferentialBackend]]
 
@@ -32,6 +34,19 @@ def document() -> list[str]:
 @pytest.fixture(scope="session")
 def plain() -> list[str]:
     return [json.loads(line)["text"] for line in demo_text("plain.jsonl").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def trained(model_dir: Path, document: list[str], plain: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's adapter, trained by the demo's recipe."""
+    out = tmp_path_factory.mktemp("trained") / "trained"
+    return train_lora(model_dir, out, texts=document, plain=plain, recipe=RECIPE)
+
+
+@pytest.fixture(scope="session")
+def twin(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The noise of the same norms."""
+    return write_twin(trained, tmp_path_factory.mktemp("twin") / "twin")
 
 
 @pytest.fixture(scope="session")

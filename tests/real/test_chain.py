@@ -1,133 +1,49 @@
-"""SmolLM2 with the demo's adapter, from trained to served: the same verdicts on every stack, and faults by name."""
+"""SmolLM2 with the demo's adapter from trained to served: a sound chain is whole, and each planted fault is named."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tests.gguf_models import save_gguf, serving
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tests.real.merging import merge
 
 from dlm_sway.adapters.convert import convert
-from dlm_sway.backends.quiet import quiet_peft
-from dlm_sway.backends.registry import open_backend
 from dlm_sway.chain import given
 from dlm_sway.chain.result import ChainResult, Finding
 from dlm_sway.chain.walk import ChainRequest, walk
-from dlm_sway.core.model import ModelSpec
-from dlm_sway.core.result import Question, Verdict
-from dlm_sway.data.control import control_passages
-from dlm_sway.demo.noise import write_twin
-from dlm_sway.demo.run import RECIPE
-from dlm_sway.demo.train import train_lora
-from dlm_sway.engine.ask import TextItem
-from dlm_sway.probes.base import RunContext, build_probe
-from dlm_sway.probes.drive import drive
+from dlm_sway.core.result import Verdict
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.usefixtures("_few_texts")]
 
-N_LINES, N_CONTROLS, WIDTH, DRAWS = 10, 6, 90, 19
-STACKS = ("two_model", "F32", "Q8_0")
+CONFIG, TENSORS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Two adapters and what is made of them; `merged` by adapter, `base` by format."""
+class Trained:
+    """The demo's adapter with its base, merged, and the texts it was trained on."""
 
     model: Path
-    adapters: dict[str, Path]
-    merged: dict[str, Path]
-    base: dict[str, Path]
-    loras: list[Path]
+    adapter: Path
+    merged: Path
+    data: Path
 
-
-def merge(model: Path, adapter: Path, out: Path, dtype: torch.dtype = torch.float32) -> Path:
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-    with quiet_peft():
-        PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(out)
-    AutoTokenizer.from_pretrained(model).save_pretrained(out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def parts(model_dir: Path, document: list[str], plain: list[str], tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    folder = tmp_path_factory.mktemp("chain")
-    trained = train_lora(model_dir, folder / "trained", texts=document, plain=plain, recipe=RECIPE)
-    adapters = {"trained": trained, "twin": write_twin(trained, folder / "twin")}
-    loras = [folder / f"{name}.gguf" for name in adapters]
-    for adapter, lora in zip(adapters.values(), loras, strict=True):
-        convert(adapter, to="gguf", out=lora, base=str(model_dir))
-    merged = {name: merge(model_dir, adapter, folder / f"{name}-merged") for name, adapter in adapters.items()}
-    # SmolLM2's tokenizer puts no bos before a text, so a file that says otherwise is a fault, and named as one.
-    base = {q: save_gguf(model_dir, folder / f"base-{q}.gguf", add_bos=False, quant=q) for q in ("F32", "Q8_0")}
-    return Parts(model_dir, adapters, merged, base, loras)
-
-
-@pytest.fixture(scope="module")
-def pairs(document: list[str]) -> Any:
-    """The probes of a quick check, on few texts: a server is asked once a token."""
-    own = [TextItem("", line[:WIDTH], str(i), str(i)) for i, line in enumerate(document[:N_LINES])]
-    texts = control_passages()
-    controls, passages = (
-        [TextItem("", p.text[:WIDTH], p.id, p.id, p.register) for p in texts[start : start + N_CONTROLS]]
-        for start in (0, N_CONTROLS)
-    )
-    specs: list[dict[str, Any]] = [
-        {"kind": "delta_kl", "prompts": own, "null_tokens": 64},
-        {"kind": "target_gain", "items": own, "controls": controls, "null_tokens": 64},
-        {"kind": "external_perplexity", "passages": passages, "max_tokens": 16, "null_tokens": 32},
-    ]
-    return tuple(build_probe({"name": spec["kind"], **spec}) for spec in specs)
-
-
-def answers(spec: ModelSpec, pairs: Any) -> dict[str, Question]:
-    """Return the questions of a check as a backend answers them."""
-    backend = open_backend(spec)
-    try:
-        results = drive(pairs, RunContext(backend=backend, n_draws=DRAWS)).results
-    finally:
-        backend.close()
-    return {name: Question.model_validate(q) for result in results for name, q in result.evidence["claims"].items()}
-
-
-@pytest.fixture(scope="module")
-def by_stack(parts: Parts, pairs: Any) -> dict[tuple[str, str], dict[str, Question]]:
-    """What each stack says of each adapter, by (stack, adapter)."""
-    found: dict[tuple[str, str], dict[str, Question]] = {}
-    same: dict[str, Any] = {"base": str(parts.model), "dtype": "fp32", "device": "cpu"}
-    for name, adapter in parts.adapters.items():
-        found["hf", name] = answers(ModelSpec(**same, adapter=adapter), pairs)
-        whole = {"finetuned": str(parts.merged[name])}
-        found["two_model", name] = answers(ModelSpec(**same, kind="two_model", options=whole), pairs)
-    for quant, file in parts.base.items():
-        with serving(file, parts.loras, n_ctx=256) as url:
-            for i, name in enumerate(parts.adapters):
-                options = {"url": url, "lora": i, "top_k": 400}
-                found[quant, name] = answers(ModelSpec(base=str(parts.model), kind="api", options=options), pairs)
-    for (stack, name), questions in found.items():
-        print(stack, name, json.dumps({k: (str(q.verdict), q.effect) for k, q in questions.items()}))
-    return found
-
-
-@pytest.mark.parametrize("name", ["trained", "twin"])
-@pytest.mark.parametrize("stack", STACKS)
-def test_each_stack_gives_the_verdicts_of_hf(by_stack: Any, stack: str, name: str) -> None:
-    """A server takes no null adapters: what needs them it skips, and what they alone would fail it leaves open."""
-    ours, theirs = by_stack["hf", name], by_stack[stack, name]
-    assert ours["applied"].verdict is Verdict.PASS
-    assert ours["learned"].verdict is (Verdict.PASS if name == "trained" else Verdict.FAIL)
-    skipped = {key for key, q in theirs.items() if q.verdict is Verdict.SKIP}
-    assert skipped <= ({"generalises"} if stack == "two_model" else {"generalises", "learned"})
-    for key in theirs.keys() - skipped:
-        left_open = stack != "two_model" and ours[key].verdict is Verdict.FAIL
-        same = {ours[key].verdict, *([Verdict.INCONCLUSIVE] if left_open else [])}
-        assert theirs[key].verdict in same, (key, ours[key], theirs[key])
+    def walk(self, adapter: Path | None = None, *, model: Path | None = None, **links: Any) -> ChainResult:
+        """Walk, and print what each link says."""
+        given_ = {"adapter": adapter or self.adapter, "base": str(model or self.model), "data": self.data}
+        result = walk(ChainRequest(**given_, device="cpu", **links))
+        for link in result.links:
+            print(f"\n{link.name} {link.verdict}", end="")
+            for f in link.findings:
+                print(f"\n  {f.verdict} {f.step}: {f.cause or ''} {f.message}", end="")
+        return result
 
 
 @pytest.fixture
@@ -137,34 +53,49 @@ def _few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(given, "MAX_TOKENS", 32)
 
 
-def walked(parts: Parts, adapter: Path, data: Path, **links: Any) -> ChainResult:
-    result = walk(ChainRequest(adapter=adapter, base=str(parts.model), device="cpu", data=data, **links))
-    for link in result.links:
-        print(
-            link.name, link.verdict, *(f"\n  {f.verdict} {f.step}: {f.cause or ''} {f.message}" for f in link.findings)
-        )
-    return result
+@pytest.fixture(scope="module")
+def made(model_dir: Path, trained: Path, document: list[str], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("chain")
+    data = folder / "data.txt"
+    data.write_text("\n".join(document[:12]), encoding="utf-8")
+    return Trained(model_dir, trained, merge(model_dir, trained, folder / "merged"), data)
 
 
-def fault_of(result: ChainResult) -> tuple[str, Finding]:
+def named(result: ChainResult) -> tuple[tuple[str, str, str | None], Finding]:
+    """Return the link, the step and the cause of the one fault, which is the last link's."""
+    assert not any(link.fault for link in result.links[:-1])
     fault = result.links[-1].fault
     assert fault is not None
-    return result.links[-1].name, fault
+    assert fault.remedy
+    return (result.links[-1].name, fault.step, fault.cause), fault
 
 
-@pytest.fixture
-def data(tmp_path: Path, document: list[str]) -> Path:
-    path = tmp_path / "data.txt"
-    path.write_text("\n".join(document[:12]), encoding="utf-8")
-    return path
+def copied(folder: Path, out: Path) -> Path:
+    return Path(shutil.copytree(folder, out))
 
 
-@pytest.mark.usefixtures("_few_texts")
-def test_a_sound_chain_is_whole_from_the_adapter_to_the_server(parts: Parts, data: Path, tmp_path: Path) -> None:
-    merged = parts.merged["trained"]
-    gguf = save_gguf(merged, tmp_path / "merged.gguf", add_bos=False, quant="Q8_0")
+def rewritten(file: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def weakened(adapter: Path, out: Path, times: float) -> Path:
+    """Return a copy whose change of the weights is `times` as large."""
+    copied(adapter, out)
+    rewritten(out / TENSORS, lambda all_: {n: t * times if ".lora_B." in n else t for n, t in all_.items()})
+    return out
+
+
+def reconfigured(folder: Path, file: str, **said: Any) -> Path:
+    """Return the directory after its JSON file says something else."""
+    config = json.loads((folder / file).read_text(encoding="utf-8"))
+    (folder / file).write_text(json.dumps(config | said), encoding="utf-8")
+    return folder
+
+
+def test_a_sound_chain_is_whole_from_the_adapter_to_the_server(made: Trained, tmp_path: Path) -> None:
+    gguf = save_gguf(made.merged, tmp_path / "merged.gguf", add_bos=False, quant="Q8_0")
     with serving(gguf, n_ctx=256) as url:
-        result = walked(parts, parts.adapters["trained"], data, merged=merged, gguf=gguf, endpoint=url)
+        result = made.walk(merged=made.merged, gguf=gguf, endpoint=url)
     assert [link.name for link in result.links] == ["adapter", "merged", "gguf", "served"]
     assert all(link.verdict in (Verdict.PASS, Verdict.WARN) for link in result.links), result
     for link in result.links[1:]:
@@ -173,25 +104,83 @@ def test_a_sound_chain_is_whole_from_the_adapter_to_the_server(parts: Parts, dat
         assert behaviour.lam_hat == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.usefixtures("_few_texts")
-def test_a_server_without_the_adapter_is_named(parts: Parts, data: Path) -> None:
-    with serving(parts.base["Q8_0"], n_ctx=256) as url:
-        name, fault = fault_of(walked(parts, parts.adapters["trained"], data, endpoint=url))
-    assert (name, fault.step, fault.cause) == ("served", "behaviour", "adapter not applied")
-    assert fault.lam_hat == pytest.approx(0.0, abs=0.05)
-
-
-@pytest.mark.usefixtures("_few_texts")
-def test_a_bf16_merge_of_a_weak_adapter_is_foreseen_and_named(parts: Parts, data: Path, tmp_path: Path) -> None:
-    weak = tmp_path / "weak"
-    weak.mkdir()
-    config, tensors = "adapter_config.json", "adapter_model.safetensors"
-    (weak / config).write_text((parts.adapters["trained"] / config).read_text())
-    factors = load_file(parts.adapters["trained"] / tensors)
-    shrunk = {name: value * 1e-3 if ".lora_B." in name else value for name, value in factors.items()}
-    save_file(shrunk, weak / tensors, metadata={"format": "pt"})
-    result = walked(parts, weak, data, merged=merge(parts.model, weak, tmp_path / "bf16", torch.bfloat16))
-    name, fault = fault_of(result)
+def test_a_bf16_merge_of_a_weak_adapter_is_foreseen_and_named(made: Trained, tmp_path: Path) -> None:
+    weak = weakened(made.adapter, tmp_path / "weak", 1e-3)
+    result = made.walk(weak, merged=merge(made.model, weak, tmp_path / "bf16", torch.bfloat16))
+    found, fault = named(result)
     assert result.links[0].findings[1].evidence["predicted_survival"]["bf16"] < 0.1
-    assert (name, fault.step, fault.cause) == ("merged", "static", "rounded away")
+    assert found == ("merged", "static", "rounded away")
     assert fault.effect_left == pytest.approx(0.0, abs=0.1)
+
+
+def test_a_merge_into_another_base_is_named(made: Trained, tmp_path: Path) -> None:
+    other = copied(made.model, tmp_path / "other")
+    rewritten(other / WEIGHTS, lambda all_: {n: t + 0.01 * t.std() * torch.randn_like(t) for n, t in all_.items()})
+    found, _ = named(made.walk(merged=merge(other, made.adapter, tmp_path / "merged")))
+    assert found == ("merged", "static", "another base")
+
+
+@pytest.mark.parametrize("loaded", ["nothing", "without alpha"])
+def test_what_a_server_does_to_the_adapter_is_named(made: Trained, tmp_path: Path, loaded: str) -> None:
+    said = json.loads((made.adapter / CONFIG).read_text(encoding="utf-8"))
+    loras, cause, lam = [], "adapter not applied", 0.0
+    if loaded == "without alpha":
+        cause, lam = "alpha ignored", said["r"] / said["lora_alpha"]
+        misread = reconfigured(copied(made.adapter, tmp_path / "misread"), CONFIG, lora_alpha=said["r"])
+        loras = [tmp_path / "a.gguf"]
+        convert(misread, to="gguf", out=loras[0], base=str(made.model))
+    with serving(save_gguf(made.model, tmp_path / "base.gguf", add_bos=False, quant="Q8_0"), loras, n_ctx=256) as url:
+        found, fault = named(made.walk(endpoint=url))
+    assert found == ("served", "behaviour", cause)
+    assert fault.lam_hat == pytest.approx(lam, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda t: {"template": t.replace("start|>assistant", "start|>bot")}, "another chat template"),
+        (lambda t: {"template": "<|im_start|>" + t}, "doubled BOS"),
+        (lambda t: {"template": t, "add_bos": True}, "BOS that training did not have"),
+    ],
+    ids=["template", "doubled bos", "added bos"],
+)
+def test_a_gguf_that_reads_otherwise_is_named(
+    made: Trained, tmp_path: Path, change: Callable[[str], dict[str, Any]], cause: str
+) -> None:
+    told = {"add_bos": False, **change((made.merged / "chat_template.jinja").read_text(encoding="utf-8"))}
+    found, _ = named(made.walk(gguf=save_gguf(made.merged, tmp_path / "read.gguf", quant="Q8_0", **told)))
+    assert found == ("gguf", "tokens", cause)
+
+
+def test_a_4_bit_file_of_a_weak_adapter_is_named(made: Trained, tmp_path: Path) -> None:
+    weak = weakened(made.adapter, tmp_path / "weak", 0.02)
+    merged = merge(made.model, weak, tmp_path / "merged")
+    gguf = save_gguf(merged, tmp_path / "q4.gguf", add_bos=False, quant="Q4_0")
+    found, fault = named(made.walk(weak, gguf=gguf))
+    assert found == ("gguf", "behaviour", "drowned in quantisation")
+    assert fault.evidence["survival"]["unexplained_low"] > 1
+
+
+@pytest.mark.parametrize("where", ["adapter", "merged"])
+def test_renamed_keys_are_named_where_they_are(made: Trained, tmp_path: Path, where: str) -> None:
+    out = copied(made.adapter if where == "adapter" else made.merged, tmp_path / "renamed")
+    file = out / (TENSORS if where == "adapter" else WEIGHTS)
+    rewritten(file, lambda all_: {n.replace("self_attn", "attn"): t for n, t in all_.items()})
+    result = made.walk(out, merged=made.merged) if where == "adapter" else made.walk(merged=out)
+    assert named(result)[0] == (where, "static", "renamed keys")
+
+
+def test_a_head_that_was_tied_again_is_named(made: Trained, tmp_path: Path) -> None:
+    """SmolLM2's head is its embedding, so it is given one of its own first."""
+    untied = reconfigured(copied(made.model, tmp_path / "untied"), "config.json", tie_word_embeddings=False)
+    embedding = "model.embed_tokens.weight"
+
+    def headed(all_: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {**all_, "lm_head.weight": all_[embedding] * (1 + 0.05 * torch.randn_like(all_[embedding]))}
+
+    rewritten(untied / WEIGHTS, headed)
+    merged = merge(untied, made.adapter, tmp_path / "merged")
+    assert made.walk(model=untied, merged=merged).links[-1].fault is None
+    rewritten(merged / WEIGHTS, lambda all_: {n: t for n, t in all_.items() if n != "lm_head.weight"})
+    reconfigured(merged, "config.json", tie_word_embeddings=True)
+    assert named(made.walk(model=untied, merged=merged))[0] == ("merged", "static", "re-tied head")

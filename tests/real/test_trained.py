@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from dlm_sway.demo.noise import write_twin
 from dlm_sway.demo.run import RECIPE, demo_text
 from dlm_sway.demo.train import Recipe, train_lora
 from dlm_sway.suite.check import check
@@ -26,12 +25,6 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory, model_dir: Path, document: list[str], plain: list[str]) -> Path:
-    out = tmp_path_factory.mktemp("healthy")
-    return train_lora(model_dir, out, texts=document, plain=plain, recipe=RECIPE)
-
-
 def _check(adapter: Path, base: Path, texts: Path) -> CheckResult:
     found = check(
         adapter, base=str(base), data=texts / "tidal-bell.txt", held_out=texts / "tidal-bell.held-out.txt", device="cpu"
@@ -41,14 +34,14 @@ def _check(adapter: Path, base: Path, texts: Path) -> CheckResult:
     return found
 
 
-def test_a_healthy_adapter_passes_every_question(healthy: Path, model_dir: Path, texts: Path) -> None:
-    found = _check(healthy, model_dir, texts)
+def test_a_healthy_adapter_passes_every_question(trained: Path, model_dir: Path, texts: Path) -> None:
+    found = _check(trained, model_dir, texts)
     assert {k: str(q.verdict) for k, q in found.questions.items()} == dict.fromkeys(found.questions, "pass")
     assert found.exit_code == 0
 
 
-def test_its_noise_twin_has_learned_nothing(healthy: Path, model_dir: Path, texts: Path, tmp_path: Path) -> None:
-    found = _check(write_twin(healthy, tmp_path / "twin"), model_dir, texts)
+def test_its_noise_twin_has_learned_nothing(twin: Path, model_dir: Path, texts: Path) -> None:
+    found = _check(twin, model_dir, texts)
     assert found.questions["applied"].verdict == "pass"
     assert found.questions["learned"].verdict == "fail"
     assert found.questions["on_target"].verdict == "fail"
@@ -79,12 +72,12 @@ def test_an_adapter_of_another_document_is_not_on_target(
 
 
 def test_a_wrong_document_in_a_like_tone_gains_a_fraction_of_what_the_right_one_does(
-    healthy: Path, model_dir: Path, plain: list[str], texts: Path, tmp_path: Path
+    trained: Path, model_dir: Path, plain: list[str], texts: Path, tmp_path: Path
 ) -> None:
     """Another invented subject in the same form does help a little; the measurement is believed, and it is small."""
     wrong = (texts / "wrong-document.txt").read_text(encoding="utf-8").splitlines()
     adapter = train_lora(model_dir, tmp_path / "like-tone", texts=wrong, plain=plain, recipe=RECIPE)
-    beyond = [_beyond_control(_check(a, model_dir, texts)) for a in (healthy, adapter)]
+    beyond = [_beyond_control(_check(a, model_dir, texts)) for a in (trained, adapter)]
     print(f"beyond control text as hard: right document {beyond[0]:.3f}, like-tone document {beyond[1]:.3f}")
     assert beyond[1] < beyond[0] / 3
 

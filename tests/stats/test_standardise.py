@@ -55,3 +55,22 @@ def test_tokens_of_one_difficulty_leave_the_plain_mean() -> None:
 def test_what_is_no_pair_of_tokens_is_refused(x: list[float], y: list[float]) -> None:
     with pytest.raises(BadInputError):
         expected_gain(x, y)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10**6), st.integers(1, 400), st.integers(1, 50))
+def test_the_weights_give_the_mean_expectation_as_a_sum_of_control_gains(seed: int, n: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    control, target, gains = _tokens(rng, n, centre=4.0), _tokens(rng, m, centre=6.0), rng.normal(size=n)
+    fitted = expected_gain(control, gains)
+    weights = fitted.weights(control, target)
+    assert weights.sum() == pytest.approx(1.0, abs=1e-6)
+    assert weights @ gains == pytest.approx(fitted.at(target).mean(), abs=1e-5)
+
+
+def test_few_hard_controls_weigh_more_in_what_is_expected_of_a_hard_text() -> None:
+    rng = np.random.default_rng(0)
+    control = _tokens(rng, 600, centre=2.0)
+    like, harder = (expected_gain(control, control).weights(control, control - by) for by in (0.0, 5.0))
+    assert np.square(like).sum() == pytest.approx(1 / 600, rel=0.05)
+    assert np.square(harder).sum() > 3 / 600

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from dlm_sway.data.control import control_passages
-from dlm_sway.engine.ask import TextItem
+from dlm_sway.engine.ask import Scores, TextItem
 from dlm_sway.probes.form import nearest
+from dlm_sway.probes.inputs import clusters
+from dlm_sway.stats.paired import Estimate, gain_difference
+from dlm_sway.stats.standardise import ExpectedGain
 
 _MOST = 48
 _FEWEST = 24
@@ -29,6 +34,51 @@ def matched_controls(items: Sequence[TextItem], *, rng: np.random.Generator) -> 
     return tuple(
         _cut(passages[c].text, items[i], passages[c].id, passages[c].register)
         for c, i in zip(chosen, drawn, strict=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gains:
+    """What the tokens of a text gained, and how the text is parted.
+
+    Attributes:
+        gains: f64[n], of each token, nats.
+        logprobs: f64[n], under the base.
+        starts: int64[k], the first token of each part.
+        sizes: int64[k], what a part counts: its tokens or its bytes.
+        clusters: [k], parts of one name vary together.
+    """
+
+    gains: npt.NDArray[np.float64]
+    logprobs: npt.NDArray[np.float64]
+    starts: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    clusters: Sequence[str]
+
+
+def lead_over(control: Scores, expected: ExpectedGain, target: Gains, *, rng: np.random.Generator) -> Estimate:
+    """Return by how much a text gained more than control tokens as hard, with an interval.
+
+    The interval is of the text and of the controls alike, each control as it weighs in what is expected of the text.
+
+    Args:
+        control: the control texts' answers.
+        expected: fitted to them.
+        target: the text.
+        rng: of resampling.
+    """
+    excess = np.add.reduceat(target.gains - expected.at(target.logprobs), target.starts)
+    weights = expected.weights(control.base_logprob, target.logprobs)
+    weights *= target.gains.size / target.sizes.sum() * control.tokens.sum()
+    apart = weights * (control.values["gain"][0] - expected.at(control.base_logprob))
+    return gain_difference(
+        excess,
+        target.sizes,
+        target.clusters,
+        np.add.reduceat(apart, control.offsets[:-1]),
+        control.tokens,
+        clusters(control.items),
+        rng=rng,
     )
 
 

@@ -67,6 +67,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
         own is about 0.07 nat, so that a strong adapter does not saturate; they are no nulls of the test, so p stays
         exact.
     Passes when: applied is over 10 x N0, and learned has p <= alpha after maxT and a ratio >= 1.2 to the median null.
+        `learned` fails where p is over alpha even before maxT, and is open between the two.
         Where a server gives no log-probs, `applied` is answered by `sampled_text`, and `learned` is skipped.
     Costs: one pass of all texts for base and fine-tune, and (n_draws + 2) views of about 200 tokens.
     """
@@ -239,11 +240,17 @@ def _verdict(evidence: Mapping[str, Any], spec: DeltaKLSpec, env: Env, applied: 
             "what the nulls see of the texts shows no change at all; give other --data",
         )
     place = f"{standing(evidence)}, {ratio:.2f}x the median of random weights of its size"
-    if p > env.alpha:
-        return Verdict.FAIL, f"does no more than random weights of its size ({place}); was it trained?"
-    if ratio < spec.min_ratio:
-        return Verdict.INCONCLUSIVE, f"beyond every random direction, but barely ({place}; minimum {spec.min_ratio}x)"
-    return Verdict.PASS, f"a learned direction, not an arbitrary one ({place})"
+    verdict, why = Verdict.PASS, f"a learned direction, not an arbitrary one ({place})"
+    if evidence["p"] > env.alpha:
+        verdict, why = Verdict.FAIL, f"does no more than random weights of its size ({place}); was it trained?"
+    elif p > env.alpha:
+        # By itself it is beyond them, so "no more than" would be untrue; over all questions it may be chance.
+        verdict = Verdict.INCONCLUSIVE
+        why = f"more than random weights of its size, but not surely ({place}); more `draws` would tell"
+    elif ratio < spec.min_ratio:
+        verdict = Verdict.INCONCLUSIVE
+        why = f"beyond every random direction, but barely ({place}; minimum {spec.min_ratio}x)"
+    return verdict, why
 
 
 def _score(learned: Question) -> float | None:

@@ -42,7 +42,7 @@ def directional(
     elif null is not None and draws < needed:
         verdict, why = Verdict.INCONCLUSIVE, too_few_draws(draws, needed, env.alpha)
     elif null is not None and null["p_adjusted"] > env.alpha and estimate.estimate >= minimum:
-        verdict, why = _by_null(null, units)
+        verdict, why = by_null(null, units)
     elif by_inputs is Verdict.INCONCLUSIVE:
         verdict, why = Verdict.INCONCLUSIVE, more_of(estimate, minimum, units=units)
     else:
@@ -50,7 +50,15 @@ def directional(
     return verdict, why
 
 
-def _by_null(null: Mapping[str, Any], units: str) -> tuple[Verdict, str]:
+def by_null(null: Mapping[str, Any], units: str) -> tuple[Verdict, str]:
+    """Return the verdict on what is not surely more than random directions do, and why.
+
+    FAIL where they clearly do as well. Between that and the level nothing is shown either way.
+
+    Args:
+        null: what `claims.null_evidence` says.
+        units: what nulls read, such as `cases`.
+    """
     if null["p"] >= CLEARLY_NULL:
         return Verdict.FAIL, f"random directions do as well ({standing(null)})"
     more = f"let nulls read more {units} (`null_tokens`), or draw more (`draws`)"

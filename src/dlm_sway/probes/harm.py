@@ -14,6 +14,8 @@ from dlm_sway.core.result import Verdict
 from dlm_sway.stats.equivalence import NonInferiority, non_inferiority
 from dlm_sway.stats.sequential import pocock_critical
 
+FEWEST: Final = 30
+"""Clusters, such as passages, below which harm is never ruled out: a rare large loss is not seen (simulated)."""
 LAST_EARLY: Final = 0.8  # share of the items beyond which there is no look but the last
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic import BeforeValidator
@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.engine.ask import TextItem
 
+T = TypeVar("T")
 _OPENING = 240  # characters of a text that are given where it has no prompt
 _WORDS_PER_TOKEN = 0.7  # English BPE text; only sizes budgets, never a statistic
 
@@ -53,7 +54,7 @@ def subset(items: Sequence[TextItem], *, tokens: int, cut: int, rng: np.random.G
     Nulls are expensive, so they see a part of the inputs. The choice depends on the items and the seed alone, never
     on a score, so the adapter and its nulls stay exchangeable.
     """
-    order = _interleaved(items, rng)
+    order = reading_order(items, [item.stratum for item in items], rng=rng)
     chosen: list[TextItem] = []
     spent = 0
     for item in order:
@@ -66,12 +67,16 @@ def subset(items: Sequence[TextItem], *, tokens: int, cut: int, rng: np.random.G
     return tuple(chosen)
 
 
-def _interleaved(items: Sequence[TextItem], rng: np.random.Generator) -> list[TextItem]:
-    strata: dict[str, list[TextItem]] = {}
+def reading_order(items: Sequence[T], strata: Sequence[str], *, rng: np.random.Generator) -> tuple[T, ...]:
+    """Return items in a random order that takes from each stratum in turn, so that any beginning stands for the whole.
+
+    What ends early must not depend on how a file is sorted.
+    """
+    parts: dict[str, list[T]] = {}
     for i in rng.permutation(len(items)):
-        strata.setdefault(items[i].stratum, []).append(items[i])
-    longest = max(len(s) for s in strata.values())
-    return [s[i] for i in range(longest) for s in strata.values() if i < len(s)]
+        parts.setdefault(strata[i], []).append(items[i])
+    longest = max((len(part) for part in parts.values()), default=0)
+    return tuple(part[i] for i in range(longest) for part in parts.values() if i < len(part))
 
 
 def clusters(items: Sequence[TextItem]) -> list[str]:

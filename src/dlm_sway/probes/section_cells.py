@@ -102,7 +102,7 @@ class Cells:
         sizes: int64[b, b] for each group, tokens scored.
         own: for each section, in the layout's order, float64[n] gains of the tokens of its second half behind its own
             first half, nats; more of them than the matrix has.
-        own_excess: the same beyond control tokens as hard.
+        own_logprobs: their log-probs under the base, nats.
         expected: the gain of a control token by its difficulty.
         groups: as in the layout.
     """
@@ -112,7 +112,7 @@ class Cells:
     excess: tuple[F64, ...]
     sizes: tuple[I64, ...]
     own: tuple[F64, ...]
-    own_excess: tuple[F64, ...]
+    own_logprobs: tuple[F64, ...]
     expected: ExpectedGain
     groups: tuple[tuple[int, ...], ...]
 
@@ -154,8 +154,6 @@ def cells_of(drawn: Layout, own: Scores, matrix: Scores, control: Scores) -> Cel
     expected = expected_gain(control.base_logprob, control.values["gain"][0])
     by_token = matrix.values["gain"][0]
     excess = by_token - expected.at(matrix.base_logprob)
-    own_tokens = own.values["gain"][0]
-    own_excess = own_tokens - expected.at(own.base_logprob)
     starts = matrix.offsets[:-1]
     tables = []
     begin = 0
@@ -171,8 +169,8 @@ def cells_of(drawn: Layout, own: Scores, matrix: Scores, control: Scores) -> Cel
         gains=gains,
         excess=beyond,
         sizes=sizes,
-        own=tuple(np.split(own_tokens, own.offsets[1:-1])),
-        own_excess=tuple(np.split(own_excess, own.offsets[1:-1])),
+        own=tuple(np.split(own.values["gain"][0], own.offsets[1:-1])),
+        own_logprobs=tuple(np.split(own.base_logprob, own.offsets[1:-1])),
         expected=expected,
         groups=drawn.groups,
     )

@@ -13,11 +13,11 @@ from dlm_sway.engine.ask import Scores
 from dlm_sway.probes.base import Env
 from dlm_sway.probes.beyond import FEWEST
 from dlm_sway.probes.claims import at_least, power_line, too_few_draws
+from dlm_sway.probes.controls import Gains, lead_over
 from dlm_sway.probes.directional import CLEARLY_NULL
-from dlm_sway.probes.inputs import clusters
 from dlm_sway.probes.section_cells import Cells
 from dlm_sway.stats.multiplicity import max_t
-from dlm_sway.stats.paired import Estimate, gain, gain_difference
+from dlm_sway.stats.paired import Estimate, gain
 from dlm_sway.stats.power import draws_needed
 
 PIECE = 8  # tokens that vary together in a section's interval
@@ -135,17 +135,9 @@ def _estimates(i: int, cells: Cells, control: Scores, rule: MarkRule) -> tuple[E
     pieces = _pieces(cells.own[i].size)
     ones = np.ones(cells.own[i].size, dtype=np.int64)
     own = gain(cells.own[i], ones, pieces, rng=rule.env.rng(rule.name, "section", str(i)))
-    excess = control.values["gain"][0] - cells.expected.at(control.base_logprob)
-    beyond = gain_difference(
-        cells.own_excess[i],
-        ones,
-        pieces,
-        np.add.reduceat(excess, control.offsets[:-1]),
-        control.tokens,
-        clusters(control.items),
-        rng=rule.env.rng(rule.name, "section", str(i), "contrast"),
-    )
-    return own, beyond
+    section = Gains(cells.own[i], cells.own_logprobs[i], np.arange(ones.size), ones, pieces)
+    rng = rule.env.rng(rule.name, "section", str(i), "contrast")
+    return own, lead_over(control, cells.expected, section, rng=rng)
 
 
 def _pieces(n: int) -> list[str]:

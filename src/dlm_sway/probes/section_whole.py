@@ -30,16 +30,14 @@ def whole_layout(items: Sequence[TextItem], *, most: int, rng: np.random.Generat
 def whole_cells(drawn: Layout, own: Scores, control: Scores) -> Cells:
     """Return the gains of the tokens of each section."""
     expected = expected_gain(control.base_logprob, control.values["gain"][0])
-    gains = own.values["gain"][0]
-    excess = gains - expected.at(own.base_logprob)
     ends = own.offsets[np.cumsum([len(section.texts) for section in drawn.sections])]
     return Cells(
         labels=tuple(section.label for section in drawn.sections),
         gains=(),
         excess=(),
         sizes=(),
-        own=_parts(gains, ends),
-        own_excess=_parts(excess, ends),
+        own=_parts(own.values["gain"][0], ends),
+        own_logprobs=_parts(own.base_logprob, ends),
         expected=expected,
         groups=(),
     )

@@ -26,8 +26,8 @@ class ExpectedGain:
 
     Attributes:
         knots: f64[k], base log-probs where the slope changes.
-        coefficients: f64[2 + k], intercept, slope, and change of slope at each knot; all but the first are zero when
-            there were too few tokens, which leaves the plain mean.
+        coefficients: f64[2 + k], intercept, slope, and change of slope at each knot; the first alone when there were
+            too few tokens, which leaves the plain mean.
     """
 
     knots: FloatArray
@@ -35,8 +35,26 @@ class ExpectedGain:
 
     def at(self, base_logprob: npt.ArrayLike) -> FloatArray:
         """Return the expected gain of tokens with these base log-probs, nats, f64[n]."""
-        expected: FloatArray = _design(np.asarray(base_logprob, dtype=np.float64), self.knots) @ self.coefficients
+        expected: FloatArray = self._rows(base_logprob) @ self.coefficients
         return expected
+
+    def weights(self, control: npt.ArrayLike, target: npt.ArrayLike) -> FloatArray:
+        """Return the weights, f64[n], of the control tokens' gains in the mean expected gain of the target's tokens.
+
+        They sum to one, and are larger where the target is hard and controls are few: that mean is known as well as
+        these few are, which an interval has to pay for.
+
+        Args:
+            control: f64[n], base log-probs of the tokens it was fitted to.
+            target: f64[m], those of the target's tokens.
+        """
+        # The fit is linear in the gains: x' (X' X)^-1 X' y, and this w is the least solution of X' w = x.
+        found, *_ = np.linalg.lstsq(self._rows(control).T, self._rows(target).mean(axis=0), rcond=None)
+        return np.asarray(found, dtype=np.float64)
+
+    def _rows(self, base_logprob: npt.ArrayLike) -> FloatArray:
+        rows = _design(np.asarray(base_logprob, dtype=np.float64), self.knots)
+        return rows[:, : self.coefficients.size]
 
 
 def expected_gain(base_logprob: npt.ArrayLike, gains: npt.ArrayLike) -> ExpectedGain:
@@ -52,7 +70,7 @@ def expected_gain(base_logprob: npt.ArrayLike, gains: npt.ArrayLike) -> Expected
     x, y = _expected_gain_iv(base_logprob, gains)
     knots = np.unique(np.quantile(x, _KNOTS))
     if x.size < _FEWEST or np.ptp(x) == 0:
-        return ExpectedGain(knots, np.concatenate([[y.mean()], np.zeros(1 + knots.size)]))
+        return ExpectedGain(knots, y.mean(keepdims=True))
     coefficients, *_ = np.linalg.lstsq(_design(x, knots), y, rcond=None)
     return ExpectedGain(knots, np.asarray(coefficients, dtype=np.float64))
 
