@@ -45,16 +45,23 @@ GAINS: dict[str, tuple[Curve, str]] = {
 }
 FLAT, RISING = np.full(5, 1.0), np.array([0.6, 1.1, 1.5, 1.8, 2.0])
 PLATEAU, PEAKED = np.array([1.2, 1.9, 2.1, 2.14, 2.1]), np.array([1.5, 2.4, 2.3, 2.1, 1.7])
+AT_ONE, AT_HALF = np.array([1.2, 1.7, 2.0, 2.1, 2.0]), np.array([0.9, 1.05, 1.02, 1.0, 0.9])
 NONE, HARM = np.zeros(5), np.array([-0.05, -0.11, 0.05, 0.26, 0.6])
-DOSES: dict[str, tuple[Curve, Curve, float | None]] = {
-    "equal gain at every scale, no harm": (FLAT, NONE, 1.0),
-    "0.05 better at half, no harm": (np.array([0.9, 1.05, 1.02, 1.0, 0.9]), NONE, 0.5),
-    "0.3 better at half, no harm": (PEAKED, NONE, 0.5),
-    "gain rises through 1.25, no harm": (RISING, NONE, 1.25),
-    "plateau, harm 0.26 at full scale": (PLATEAU, HARM, 0.5),
-    "rising, harm at the margin everywhere": (RISING, np.full(5, 0.05), None),
-    "rising, harm 0.5 everywhere": (RISING, np.full(5, 0.5), None),
-    "rising, harm at the margin from 1 on": (RISING, np.array([0.0, 0.0, 0.0, 0.05, 0.1]), 0.75),
+LOUD, QUIET = 0.15, 0.03
+DOSES: dict[str, tuple[Curve, Curve, float | None, float]] = {
+    "equal gain at every scale, no harm": (FLAT, NONE, 1.0, LOUD),
+    "equal gain at every scale, no harm, quiet": (FLAT, NONE, 1.0, QUIET),
+    "0.1 better at 1 than beside it, no harm": (AT_ONE, NONE, 1.0, LOUD),
+    "0.1 better at 1 than beside it, no harm, quiet": (AT_ONE, NONE, 1.0, QUIET),
+    "0.05 better at half, no harm": (AT_HALF, NONE, 0.5, LOUD),
+    "0.05 better at half, no harm, quiet": (AT_HALF, NONE, 0.5, QUIET),
+    "0.3 better at half, no harm": (PEAKED, NONE, 0.5, LOUD),
+    "0.6 better at half, no harm, very loud": (np.array([0.63, 0.9, 0.6, 0.3, 0.12]), NONE, 0.5, 1.0),
+    "gain rises through 1.25, no harm": (RISING, NONE, 1.25, LOUD),
+    "plateau, harm 0.26 at full scale": (PLATEAU, HARM, 0.5, LOUD),
+    "rising, harm at the margin everywhere": (RISING, np.full(5, 0.05), None, LOUD),
+    "rising, harm 0.5 everywhere": (RISING, np.full(5, 0.5), None, LOUD),
+    "rising, harm at the margin from 1 on": (RISING, np.array([0.0, 0.0, 0.0, 0.05, 0.1]), 0.75, LOUD),
 }
 KEPT: dict[str, Sequence[float]] = {
     "spread evenly": (0.26, 0.48, 0.75, 0.9),
@@ -90,9 +97,9 @@ def gain_shape(curve: Curve, n: int, run: int) -> Shape:
     )
 
 
-def advice(gain: Curve, harm: Curve, n: int, n_control: int, run: int) -> Dose:
+def advice(gain: Curve, harm: Curve, n: int, n_control: int, run: int, *, noise: float) -> Dose:
     rng = stream(run, "dose", n, n_control)
-    target = texts(gain, n, rng, spread=0.5, noise=0.15)
+    target = texts(gain, n, rng, spread=0.5, noise=noise)
     control = texts(-harm, n_control, rng, spread=0.1, noise=0.03)
     return dose(LAM, target, control, n_resamples=RESAMPLES, rng=rng)
 
@@ -142,11 +149,11 @@ def main() -> None:
     for label, (curve, truth) in GAINS.items():
         for n in (8, 32):
             name_row(f"{label}, {n} texts", truth, repeated(lambda r, c=curve, k=n: gain_shape(c, k, r)))
-    head = "| case, texts and controls | best safe | named it | kept 1 | named another | named none | interval has it |"
+    head = "| case, texts and controls | best safe | named it | 1 as good | named another | open or none | interval has it |"
     print(f"\n{head} largest mean is not at 1 |\n|{'---|' * 8}")
-    for label, (gain, harm, truth) in DOSES.items():
+    for label, (gain, harm, truth, noise) in DOSES.items():
         for n, k in ((12, 20), (30, 40)):
-            found = repeated(lambda r, g=gain, h=harm, a=n, b=k: advice(g, h, a, b, r))
+            found = repeated(lambda r, g=gain, h=harm, a=n, b=k, s=noise: advice(g, h, a, b, r, noise=s))
             dose_row(f"{label}, {n} and {k}", truth, found)
     print("\n| gain kept by the cuts, texts | PASS | WARN | INCONCLUSIVE |\n|---|---|---|---|")
     for label, kept in KEPT.items():

@@ -41,7 +41,7 @@ def fades(x: F64, n: int, half_life: float, minimum: float, run: int) -> tuple[V
     found = decay(x, own * np.exp2(-x / half_life)[:, None] * noise)
     assert found.low is not None
     assert found.half_life_low is not None
-    verdict = Fading(found, "", minimum, "", "").question().verdict
+    verdict = Fading(found, "", minimum, "", "", "").question().verdict
     return verdict, bool(found.low[-1] > 2 ** (-x[-1] / half_life)), found.half_life_low > half_life
 
 

@@ -1,8 +1,8 @@
 """The truth benchmark: adapters whose truth is known, put to `sway check`; how often it is right.
 
 Run by `make truth`; writes benchmarks/results/truth.json. Each specimen's row is kept as it is made (out/truth), so a
-run that was cut off goes on where it stopped; `--fresh` forgets them. One process at a time: torch's threads starve
-each other.
+run that was cut off goes on where it stopped; `--again` asks sway anew about the same adapters, `--fresh` forgets all.
+One process at a time: torch's threads starve each other.
 """
 
 from __future__ import annotations
@@ -58,9 +58,19 @@ def examined(specimen: Specimen, *, base: Path, plain: Plain) -> dict[str, Any]:
         "verdicts": {k: str(q.verdict) for k, q in found.questions.items()},
         "effects": {k: q.effect for k, q in found.questions.items()},
         "messages": {k: q.message for k, q in found.questions.items()},
-        "measured": plain.truth(adapter, specimen.document) if loads else None,
+        "measured": measured(specimen, adapter, plain) if loads else None,
         "seconds": round(seconds, 1),
     }
+
+
+def measured(specimen: Specimen, adapter: Path, plain: Plain) -> dict[str, Any]:
+    """Return what plain log-probs say; kept, since sway has no part in it."""
+    kept = STORE / "measured" / f"{specimen.name}.json"
+    if not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(plain.truth(adapter, specimen.document)))
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
 
 
 def examine_all(zoo: list[Specimen], journal: Path) -> list[Mapping[str, Any]]:
@@ -97,6 +107,8 @@ def main() -> None:
     if args.fresh:
         shutil.rmtree(STORE)
         STORE.mkdir()
+    if args.again:
+        (STORE / "rows.jsonl").unlink(missing_ok=True)
     zoo = list(specimens(CHOOSE if args.split == "choose" else REPORT))
     if args.quick:
         first = {s.made: s for s in reversed(zoo)}
@@ -126,6 +138,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="five specimens, about 10 minutes; nothing is written")
     parser.add_argument("--only", nargs="*", default=[], help="specimens whose name holds one of these words")
     parser.add_argument("--split", choices=("choose", "report"), default="report")
+    parser.add_argument("--again", action="store_true", help="ask sway anew; adapters and plain log-probs are kept")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run made and found")
     return parser.parse_args()
 
