@@ -195,6 +195,34 @@ def test_a_ternary_file_is_not_called_another_base(tmp_path: Path, quant: str) -
     assert fit_merged(base, GgufWeights(file, base.files.directory), lora).changed == {}
 
 
+@pytest.mark.parametrize(
+    ("lam", "predicted", "verdict", "cause"),
+    [
+        (1.12, 1.12, Verdict.WARN, "drowned in quantisation"),
+        (0.92, 0.92, Verdict.WARN, "drowned in quantisation"),
+        (0.5, 0.52, Verdict.FAIL, "rounded away"),
+        (1.12, 1.0, Verdict.FAIL, "another scale"),
+        (0.5, 1.0, Verdict.FAIL, "alpha ignored"),
+        (1.01, 1.0, Verdict.PASS, None),
+    ],
+)
+def test_what_a_format_does_along_the_adapter_is_no_other_scale(
+    lam: float, predicted: float, verdict: Verdict, cause: str | None
+) -> None:
+    fit = Fit(
+        lam,
+        residual=4.0,
+        predicted=predicted,
+        nf4_residual=None,
+        dtype="Q4_0",
+        missing=(),
+        changed={},
+        n_elements=10**6,
+    )
+    found = _judged(fit)
+    assert (found.verdict, found.cause) == (verdict, cause)
+
+
 def _random(table: Table) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {name: rng.standard_normal(shape).astype(np.float32) for name, (_, shape) in table.items()}

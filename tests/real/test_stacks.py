@@ -30,12 +30,13 @@ DRAWS, SLOW_STACKS = 19, ("mlx",)
 STACKS = ("two_model", "F32", "Q8_0", "Q4_0", "mlx")
 
 
-def probes(document: list[str], *, n: int, width: int) -> tuple[Any, ...]:
-    """Return the probes of a quick check on `n` lines of the document and as many control passages a probe."""
+def probes(document: list[str], *, n: int, n_passages: int, width: int) -> tuple[Any, ...]:
+    """Return the probes of a quick check on `n` lines of the document, as many controls, and passages for harm."""
     own = [TextItem("", line[:width], str(i), str(i)) for i, line in enumerate(document[:n])]
     texts = control_passages()
     controls, passages = (
-        [TextItem("", p.text[:width], p.id, p.id, p.register) for p in texts[start : start + n]] for start in (0, n)
+        [TextItem("", p.text[:width], p.id, p.id, p.register) for p in texts[start:end]]
+        for start, end in ((0, n), (n, n + n_passages))
     )
     specs: list[dict[str, Any]] = [
         {"kind": "delta_kl", "prompts": own, "null_tokens": 64},
@@ -56,7 +57,8 @@ class Asked:
         """Return the answers to the questions of a check; MLX, slow on Linux, is asked about few texts."""
         start = time.monotonic()
         backend = open_backend(spec)
-        pairs = probes(self.document, **({"n": 4, "width": 40} if few else {"n": 10, "width": 90}))
+        size = {"n": 4, "n_passages": 4, "width": 40} if few else {"n": 10, "n_passages": 32, "width": 90}
+        pairs = probes(self.document, **size)
         try:
             results = drive(pairs, RunContext(backend=backend, n_draws=DRAWS)).results
         finally:

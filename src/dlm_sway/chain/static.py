@@ -94,12 +94,14 @@ def _not_compared(fit: Fit) -> Finding | None:
 def _rounding(fit: Fit) -> Finding | None:
     """Return what the format of the weights did, or None."""
     evidence = _evidence(fit)
-    if fit.predicted is not None and fit.predicted < ENOUGH and abs(fit.lam - fit.predicted) < NEAR:
+    foreseen = fit.predicted is not None and abs(fit.lam - fit.predicted) < NEAR
+    if foreseen and (fit.predicted or 0.0) < ENOUGH:
         what = f"{fit.dtype.lower()} keeps {fit.lam:.1%} of what the adapter adds: its steps are larger than the change"
         return _failed(
             ROUNDED_AWAY, what, "keep more bits, or serve the base with the adapter beside it", fit, evidence
         )
-    if fit.lam_error > NEAR / 3:
+    # A coarse format can also hold more of the adapter than there was; that is no other scale of a merge.
+    if fit.lam_error > NEAR / 3 or (foreseen and abs(fit.lam - 1.0) > NEAR):
         times = fit.residual**0.5
         return Finding(
             step="static",
