@@ -26,7 +26,10 @@ from transformers import (
 from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
 from dlm_sway.core.model import ModelSpec
 
-CHAT: Final = "{% for m in messages %}<s>[{{ m.role }}]{{ m.content }}[/{{ m.role }}]{% endfor %}[assistant]"
+CHAT: Final = (
+    "{% for m in messages %}{{ '<s>' if m.role != 'assistant' }}[{{ m.role }}]{{ m.content }}[/{{ m.role }}]"
+    "{% endfor %}[assistant]"
+)
 _SHAPE: Final[dict[str, Any]] = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -130,7 +133,15 @@ def save_base(out: Path, arch: str = "llama", *, tokenizer: Any = None, **change
     return out
 
 
-def save_adapter(base: Path, out: Path, config: Any, *, std: float = 0.2, change: Callable[[Any], None] = id) -> Path:
+def save_adapter(
+    base: Path,
+    out: Path,
+    config: Any,
+    *,
+    std: float = 0.2,
+    change: Callable[[Any], None] = id,
+    save_embedding_layers: bool = False,
+) -> Path:
     """Save an adapter whose trained tensors all differ from their start, and return the directory.
 
     Args:
@@ -139,6 +150,7 @@ def save_adapter(base: Path, out: Path, config: Any, *, std: float = 0.2, change
         config: PEFT config.
         std: how far trained tensors move.
         change: does what else is to be done to the PEFT model before it is saved.
+        save_embedding_layers: whether embeddings are saved with it, which PEFT does of its own where they are trained.
     """
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")  # PEFT's remarks on how the adapter is made are no concern here
@@ -146,7 +158,7 @@ def save_adapter(base: Path, out: Path, config: Any, *, std: float = 0.2, change
         model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
         _shake(((n, p) for n, p in model.named_parameters() if p.requires_grad), std=std)
         change(model)
-        model.save_pretrained(out, save_embedding_layers=False)
+        model.save_pretrained(out, save_embedding_layers=save_embedding_layers)
     return out
 
 

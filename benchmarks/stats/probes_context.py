@@ -27,6 +27,7 @@ from dlm_sway.stats.loss_curve import loss_curve
 
 RUNS = 400
 LENGTHS = np.array([0.0, 256.0, 512.0, 1024.0])
+SHORT = np.array([0.0, 64.0, 128.0])
 TURNS = np.arange(4.0)
 F64 = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -43,6 +44,20 @@ def fades(x: F64, n: int, half_life: float, minimum: float, run: int) -> tuple[V
     assert found.half_life_low is not None
     verdict = Fading(found, "", minimum, "", "", "").question().verdict
     return verdict, bool(found.low[-1] > 2 ** (-x[-1] / half_life)), found.half_life_low > half_life
+
+
+def uneven(n: int, run: int) -> tuple[float, bool, bool]:
+    """Return how many prompts alike a data set is worth, and whether each lower bound lies over the truth.
+
+    Prompts differ by an sd of 0.6 to 3 in logs; the half-life is 512 tokens.
+    """
+    rng = stream(run, "uneven", n)
+    own = np.exp((0.6, 1.0, 1.5, 2.0, 3.0)[run % 5] * rng.standard_normal(n))
+    noise = np.exp(rng.normal(0, 0.5, (LENGTHS.size, n)))
+    found = decay(LENGTHS, own * np.exp2(-LENGTHS / 512)[:, None] * noise)
+    assert found.low is not None
+    assert found.half_life_low is not None
+    return found.worth, bool(found.low[-1] > 0.25), found.half_life_low > 512
 
 
 def topics(n: int, k: int, share: float, run: int, *, skewed: bool) -> tuple[Verdict, float]:
@@ -155,10 +170,20 @@ def fading_table(title: str, x: F64, minimum: float, half_lives: tuple[float, ..
             print(f"| {n}, half-life {h:g} | {shares([f[0] for f in found], words)} | {missed} |")
 
 
+def uneven_table() -> None:
+    print("\n| worth so many alike | data sets | bound of the share misses | of the half-life |\n|---|---|---|---|")
+    found = np.array([uneven(n, run) for n in (8, 16, 32) for run in range(5 * RUNS)])
+    for low, high in ((1, 2), (2, 3), (3, 5), (5, 32)):
+        rows = found[(found[:, 0] >= low) & (found[:, 0] < high)]
+        print(f"| {low} to {high} | {len(rows):,} | {rows[:, 1].mean():.3f} | {rows[:, 2].mean():.3f} |")
+
+
 def main() -> None:
     decided = ("pass", "fail", "inconclusive")
     fading_table("prompt_collapse, prompts", LENGTHS, 512, (128, 256, 512, 1024, 2048, math.inf), (8, 16, 32))
+    fading_table("prompt_collapse up to 128 tokens, prompts", SHORT, 512, (128, 256, 512, 1024, math.inf), (8, 16, 32))
     fading_table("multi_turn, conversations", TURNS, 2, (0.5, 1, 2, 3, 6, math.inf), (8, 16, 32))
+    uneven_table()
     cluster_tables(decided)
     training_tables(decided)
 

@@ -96,6 +96,25 @@ def test_a_checkpoint_without_its_head_model_is_named_as_after_loading(kit: Any)
     assert base.modules == open_base(kit.base(name="whole")).modules
 
 
+def test_a_tied_head_holds_the_values_of_the_embedding(kit: Any) -> None:
+    base = open_base(kit.base(kit.weights(tied=True), tie_word_embeddings=True))
+    assert base.holds("lm_head.weight", shape=(64, 16))
+    assert base.dtype("lm_head.weight") == "F32"
+    values = np.concatenate(list(base.blocks("lm_head.weight")))
+    np.testing.assert_array_equal(values, kit.weights(tied=True)["model.embed_tokens.weight"].ravel())
+    assert base.dtype("score.weight") == ""
+    with pytest.raises(KeyError):
+        base.blocks("score.weight")
+
+
+@pytest.mark.parametrize(("kind", "head"), [("gpt_neox", "lm_head"), ("gpt_neox_japanese", "embed_out")])
+def test_a_head_that_transformers_renames_is_named_as_after_loading(kit: Any, kind: str, head: str) -> None:
+    weights = {f"{name}.weight": np.ones((64, 16), np.float32) for name in ("gpt_neox.embed_in", "embed_out")}
+    base = open_base(kit.base(weights, model_type=kind))
+    assert base.modules == {"gpt_neox.embed_in", head}
+    assert base.norm(head) == pytest.approx(32)
+
+
 def test_layers_that_the_model_does_not_build_cannot_be_targets(kit: Any) -> None:
     extra = {"model.layers.2.mlp.up_proj.weight": np.ones((32, 16), np.float32)}
     base = open_base(kit.base(kit.weights() | extra))

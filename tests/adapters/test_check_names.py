@@ -130,6 +130,27 @@ def test_a_tensor_under_the_wrapper_of_modules_to_save_is_not_loaded(kit: Any, i
     assert found(inspection, "wrapped_module").tensors == (name,)
 
 
+def test_a_copy_under_the_wrapper_beside_the_tensor_that_is_loaded_does_no_harm(kit: Any, inspected: Any) -> None:
+    head = kit.weights()["lm_head.weight"]
+    wrapped = {f"{PREFIX}lm_head.{side}.weight": head for side in ("modules_to_save", "original_module")}
+    tensors = kit.tensors() | wrapped | {f"{PREFIX}lm_head.weight": head + np.float32(0.01)}
+    assert codes(inspected(tensors, modules_to_save=["lm_head"])) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "faults"),
+    [("layernorm", set()), ("norm", set()), ("norms", {"missing_tensor", "leftover_module"})],
+)
+def test_a_saved_module_is_looked_for_by_the_end_of_its_name(
+    kit: Any, inspected: Any, name: str, faults: set[str]
+) -> None:
+    saved = {
+        f"{PREFIX}{owner}.weight": np.full(16, 1.01, np.float32)
+        for owner in ("model.layers.0.input_layernorm", "model.layers.1.post_attention_layernorm")
+    }
+    assert codes(inspected(kit.tensors() | saved, modules_to_save=[name])) == faults
+
+
 def test_trained_biases_are_a_warning(kit: Any, inspected: Any) -> None:
     weights = kit.weights() | {f"{Q0}.bias": np.zeros(16, np.float32)}
     name = f"{PREFIX}{Q0}.base_layer.bias"

@@ -57,4 +57,5 @@ def test_a_resized_embedding_is_a_warning_and_makes_room_for_its_tokenizer(kit: 
     kit.tokenizer(adapter, 66)
     inspection = inspect_adapter(adapter, str(kit.base()))
     assert codes(inspection) == {"resized_vocabulary"}
-    assert "resize_token_embeddings(66)" in found(inspection, "resized_vocabulary").remedy
+    remedy = found(inspection, "resized_vocabulary").remedy
+    assert remedy == "save the resized base (model.resize_token_embeddings(66), save_pretrained) and name it as --base"

@@ -147,6 +147,25 @@ def test_a_path_that_the_system_refuses_is_bad_input(tmp_path: Path) -> None:
         load_config(tmp_path / ("x" * 5000))
 
 
+def test_an_adapter_of_mlx_lm_is_not_called_a_broken_one(tmp_path: Path) -> None:
+    _write(tmp_path, '{"fine_tune_type": "lora", "lora_parameters": {"rank": 8}}')
+    (tmp_path / "adapters.safetensors").write_bytes(b"x")
+    with pytest.raises(AdapterError, match="is an adapter of mlx_lm, not of PEFT") as refused:
+        load_config(tmp_path)
+    assert refused.value.remedy == f"`sway convert {tmp_path} --to peft -o OUT`, or a suite with `kind: mlx`"
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"x")
+    load_config(tmp_path)  # PEFT's own weights lie there too
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin"])
+def test_a_whole_model_is_called_one_and_has_its_way(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / weights).write_bytes(b"x")
+    with pytest.raises(AdapterError, match="it is a whole model: use a suite with `kind: two_model`") as refused:
+        load_config(tmp_path)
+    assert f"options: {{finetuned: {tmp_path}}}" in (refused.value.remedy or "")
+
+
 def test_the_remedy_knows_a_whole_model_and_a_folder_of_adapters(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(AdapterError, match="looks like a whole model"):

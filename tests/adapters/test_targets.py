@@ -43,3 +43,12 @@ def test_modules_inside_a_saved_module_are_saved_with_it() -> None:
     assert is_saved_module(config, "score.dense")
     assert is_saved_module(config, "model.score")
     assert not is_saved_module(config, "model.scores")
+
+
+def test_a_saved_module_is_any_whose_name_ends_so_and_a_target_only_gives_way_at_a_dot() -> None:
+    config = AdapterConfig(peft_type="LORA", modules_to_save=("norm",), target_modules=("input_layernorm", "norm"))
+    assert is_saved_module(config, "model.layers.0.input_layernorm")
+    assert is_saved_module(config, "model.layernorm.dense")
+    assert not is_saved_module(config, "model.norms")
+    assert is_target(config, "model.layers.0.input_layernorm")
+    assert not is_target(config, "model.norm")

@@ -143,6 +143,48 @@ def test_a_server_that_caps_its_top_still_gives_bounds_and_says_what_it_cannot_n
         backend.close()
 
 
+def refusing(most: int, message: str) -> Any:
+    """Return a fault that refuses a larger top, as vLLM does beyond --max-logprobs."""
+
+    def fault(server: FakeServer, handler: Any) -> bool:
+        if (server.bodies[-1].get("logprobs") or 0) <= most:
+            return False
+        handler.say({"error": {"message": message}}, status=400)
+        return True
+
+    return fault
+
+
+REFUSAL = "Requested sample logprobs of 64, which is greater than max allowed"
+
+
+@pytest.mark.parametrize("dialect", ["echo", "next"])
+@pytest.mark.parametrize(("most", "asked"), [(64, 64), (20, 20), (19, 5), (5, 5)])
+def test_a_server_that_refuses_a_large_top_is_asked_for_a_smaller_one(dialect: Dialect, most: int, asked: int) -> None:
+    with fake_server(dialect) as running:
+        running.always = refusing(most, REFUSAL)
+        backend = backend_on(running, top_k=64)
+        running.bodies.clear()
+        engine = Engine(backend)
+        engine.answer([Ask(ITEMS, (FINETUNED,), frozenset({"kl"}), format="raw")])
+        assert engine.path.endswith(f"lower bounds from the top {asked}")
+        assert {body["logprobs"] for body in running.bodies} == {asked}
+        if dialect == "next" and asked < 64:  # of its echo this server gives no ids
+            with backend.as_base() as view:
+                view.next_token_dist(TEXT)
+            assert running.bodies[-1]["logprobs"] == asked
+        backend.close()
+
+
+@pytest.mark.parametrize(("most", "message"), [(20, "the moon is full"), (4, REFUSAL)])
+def test_any_other_refusal_is_the_server_s_own_error(most: int, message: str) -> None:
+    with fake_server("echo") as running:
+        running.always = refusing(most, message)
+        with pytest.raises(BadInputError, match=rf"refuses the request \(400\): {message}"):
+            backend_on(running, top_k=64)
+        assert len(running.bodies) == (4 if message == REFUSAL else 2)
+
+
 def test_tokens_are_compared_by_bytes_or_text_where_there_are_no_ids() -> None:
     with fake_server("next", with_ids=False) as running:
         backend = backend_on(running)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from tests.backends.api_servers import trickle
 from tests.fake_server import FakeServer, fake_server
@@ -82,3 +83,24 @@ def test_a_refusal_is_shown_as_the_server_words_it(server: FakeServer, said: byt
         ask(server)
     assert caught.value.what.startswith(f"the server refuses the request (400): {shown}")
     assert len(caught.value.what) < 300
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        (httpx.ConnectError("refused"), "start the server, or check its address"),
+        (httpx.ReadTimeout("slow"), "see the server's log, or raise options.timeout_s"),
+        (httpx.RemoteProtocolError("cut"), "see the server's log, or raise options.attempts"),
+    ],
+    ids=["refused", "slow", "cut"],
+)
+def test_what_to_do_follows_from_what_went_wrong(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, fault: Exception, remedy: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(HttpClient, "_answer", broken)
+    with pytest.raises(CannotRunError) as raised:
+        ask(server)
+    assert raised.value.remedy == remedy

@@ -128,7 +128,7 @@ def test_the_same_model_loaded_again_or_moved_has_the_same_fingerprint(tiny: Pat
 
 @pytest.mark.parametrize(
     "change",
-    ["weights", "tokenizer", "config", "adapter weights", "alpha", "dtype"],
+    ["weights", "tokenizer", "config", "adapter weights", "adapter template", "alpha", "dtype"],
 )
 def test_whatever_numbers_follow_from_changes_the_fingerprint(tiny: Path, change: str) -> None:
     before = _print(tiny)
@@ -143,6 +143,8 @@ def test_whatever_numbers_follow_from_changes_the_fingerprint(tiny: Path, change
         path.write_text(path.read_text() + " ")
     if change == "adapter weights":
         _train(tiny / "base", tiny / "adapter", seed=1)
+    if change == "adapter template":
+        (tiny / "adapter" / "chat_template.jinja").write_text("{{ messages[0].content }}")
     if change == "alpha":
         path = tiny / "adapter" / "adapter_config.json"
         path.write_text(path.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))

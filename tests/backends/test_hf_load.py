@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tests.models import (
     adapter_config,
@@ -22,12 +24,15 @@ from tests.models import (
     save_adapter,
     save_base,
 )
+from transformers import AutoModelForCausalLM
 
 from dlm_sway.backends import hf_load
 from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
 from dlm_sway.backends.hf_load import pick_device, pick_dtype
+from dlm_sway.backends.quiet import quiet_peft
 from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError, MissingExtraError
 from dlm_sway.core.model import ModelSpec
+from dlm_sway.core.views import BASE, FINETUNED, View
 
 
 @pytest.fixture
@@ -101,12 +106,12 @@ def test_quantising_without_bitsandbytes_names_the_command(monkeypatch: pytest.M
 
 
 def test_a_base_that_is_not_there_is_refused(adapter: Path, tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", adapter, BadInputError, r"nowhere: .*give --base a model directory")
+    refused(tmp_path / "nowhere", adapter, BadInputError, r"nowhere: .*as --base, in a suite as models\.base\.base$")
 
 
 def test_a_directory_without_a_model_is_refused(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", adapter, BadInputError, "empty: .*give --base")
+    refused(tmp_path / "empty", adapter, BadInputError, "empty: .*as --base")
 
 
 def test_a_base_without_a_tokenizer_is_refused(base: Path, adapter: Path) -> None:
@@ -143,6 +148,24 @@ def test_an_architecture_that_transformers_does_not_know_is_refused(base: Path, 
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"model_type": "perpetuum"}))
     refused(base, adapter, BadInputError, "perpetuum|usable tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("asks", "package"),
+    [
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "bitsandbytes"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32}}, "optimum"),
+    ],
+)
+def test_a_base_that_asks_for_a_package_says_which(
+    asks: dict[str, Any], package: str, base: Path, adapter: Path
+) -> None:
+    if find_spec(package):
+        pytest.skip(f"{package} is here")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | asks))
+    remedy = "install the package that is named, or name the unquantised base as --base"
+    refused(base, adapter, MissingExtraError, rf"base: the base cannot be loaded: .*{package}.*; {remedy}$")
 
 
 def test_an_adapter_that_is_not_there_is_refused_before_the_base_is_read(tmp_path: Path) -> None:
@@ -218,6 +241,49 @@ def test_an_embedding_that_the_adapter_file_brings_is_no_part_of_the_base(
     expected = logprobs(plain, plain.as_base())
     np.testing.assert_allclose(logprobs(backend, backend.as_base()), expected, atol=1e-6)
     assert np.abs(logprobs(backend, backend.as_finetuned()) - logprobs(plain, plain.as_finetuned())).max() > 1e-2
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("saved", [("embed_tokens", "lm_head"), ("embed_tokens",)])
+def test_the_copy_of_the_base_that_peft_saves_is_no_part_of_the_base(
+    saved: tuple[str, ...], tied: bool, tmp_path: Path
+) -> None:
+    """PEFT's own save of `modules_to_save` embeddings holds what they were, say with other rows for new tokens."""
+    base = save_base(tmp_path / "base", tie_word_embeddings=tied)
+
+    def elsewhere(model: Any) -> None:
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if name.endswith(".original_module.weight"):
+                    p[250:] += 0.5
+
+    options = {"modules_to_save": list(saved), "ensure_weight_tying": tied and len(saved) > 1}
+    adapter = save_adapter(base, tmp_path / "adapter", lora(**options), change=elsewhere, save_embedding_layers=True)
+    assert any(".original_module." in name for name in load_file(adapter / "adapter_model.safetensors"))
+    ids = torch.tensor([[5, 260, 7, 299, 251]])
+
+    def logits(model: Any) -> torch.Tensor:
+        with torch.inference_mode():
+            return model.eval()(input_ids=ids).logits
+
+    def plain() -> Any:
+        return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+
+    def tuned(by: Path) -> Any:
+        with quiet_peft():
+            return PeftModel.from_pretrained(plain(), by)
+
+    def close(backend: HuggingFaceDifferentialBackend, view: View, expected: Any) -> None:
+        with backend.view(view):
+            torch.testing.assert_close(logits(backend.model), logits(expected), atol=1e-5, rtol=1e-5)
+
+    backend = open_backend(base, adapter)
+    close(backend, BASE, plain())
+    close(backend, FINETUNED, tuned(adapter))
+    next_adapter = adapter_of("llama", "qv")
+    assert backend.exchange_adapter(next_adapter)
+    close(backend, BASE, plain())
+    close(backend, FINETUNED, tuned(next_adapter))
 
 
 @pytest.mark.parametrize("kind", ["pissa", "olora"])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.models import ARCHITECTURES, adapter_of, backend_of, base_of, open_backend
+from tests.models import ARCHITECTURES, adapter_of, backend_of, base_of, open_backend, save_base
 
 from dlm_sway.backends import hf_view, windows
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.scoring import TokenDist
+from dlm_sway.core.views import BASE, FINETUNED
+from dlm_sway.engine.generate import generate
+from dlm_sway.engine.run import Engine
 
 PROMPTS = ["the bell", "a", "", "below the line of the bell", "a", "when the water", "Ebbe", "潮"]
 LONG = "the water falls below the line; " * 12
@@ -149,6 +154,34 @@ def test_a_text_of_no_or_one_token_has_nothing_to_score() -> None:
         rolling = view.rolling_logprob("")
     assert rolling.logprobs.shape == (0,)
     assert rolling.total_logprob == 0.0
+
+
+@pytest.mark.parametrize("stops", [None, 1])
+def test_what_the_model_would_rather_write_does_not_change_what_is_greedy(tmp_path: Path, stops: int | None) -> None:
+    base = save_base(tmp_path / "base")
+    own = {"do_sample": True, "repetition_penalty": 3.0, "temperature": 0.7, "top_k": 20, "suppress_tokens": [5]}
+    (base / "generation_config.json").write_text(json.dumps(own | {"eos_token_id": stops}))
+    backend = open_backend(base, adapter_of("llama", "qv"))
+    with backend.as_finetuned() as view:
+        before = backend.model.generation_config
+        text = view.generate("the bell", max_new_tokens=25)
+        assert backend.model.generation_config is before
+        assert backend.model.get_base_model().generation_config.repetition_penalty == own["repetition_penalty"]
+    engine = generate(Engine(backend), ["the bell"], views=[FINETUNED], max_new_tokens=25, format="raw")
+    assert text == engine.texts[0][0]
+
+
+@pytest.mark.parametrize(("arch", "kind"), [("gpt2", "qv"), ("gpt2", "prompt")])
+def test_a_text_ends_where_the_window_does(arch: str, kind: str) -> None:
+    backend = backend_of(arch, kind)
+    prompt = "x" * 119  # and a bos, of 128
+    written = generate(Engine(backend), [prompt], views=[BASE], max_new_tokens=50, format="raw").texts[0][0]
+    with backend.as_base() as view:
+        assert view.generate(prompt, max_new_tokens=50) == written
+        assert view.generate(prompt, max_new_tokens=0) == ""
+        assert view.generate("x" * 127, max_new_tokens=50)
+    with backend.as_finetuned() as view:
+        assert view.generate(prompt, max_new_tokens=50)
 
 
 @pytest.mark.parametrize("kind", ["qv", "prompt"])

@@ -22,6 +22,8 @@ from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.views import BASE, FINETUNED, View, scaled
 from dlm_sway.engine.ask import Ask, TextItem
 from dlm_sway.engine.run import Engine
+from dlm_sway.probes.base import RunContext, build_probe
+from dlm_sway.probes.drive import drive
 from dlm_sway.testing.backend_conformance import CHECKS, Check, Subject
 
 TEXT = "the bell is struck when the water falls"
@@ -207,3 +209,24 @@ def test_results_are_kept_under_the_files_of_both(tmp_path: Path) -> None:
     (tuned / "config.json").write_text(json.dumps(config | {"use_cache": False}))
     marks.append(opened(base, tuned).fingerprint())
     assert len({m for m in marks if m}) == 3
+
+
+@pytest.mark.parametrize(
+    ("tied", "dtype", "refused"), [(True, "bf16", True), (True, "fp32", False), (False, "bf16", False)]
+)
+def test_what_16_bits_would_round_away_has_no_null(tied: bool, dtype: str, refused: bool, tmp_path: Path) -> None:
+    """A tied embedding has no stacked form, and put into the model a delta below a step of bf16 would be rounded."""
+    base = save_base(tmp_path / "base", tie_word_embeddings=tied)
+    weights = load_file(base / "model.safetensors")
+    moved = {name: weight + 3e-4 * torch.randn_like(weight) for name, weight in weights.items()}
+    tuned = Path(shutil.copytree(base, tmp_path / "tuned"))
+    save_file(moved, tuned / "model.safetensors", metadata={"format": "pt"})
+    backend = opened(base, tuned, dtype=dtype)
+    ctx = RunContext(backend=backend, n_draws=19, format="raw")
+    spec = {"kind": "delta_kl", "name": "drift", "prompts": [TEXT, "a b c d", "water, and"]}
+    driven = drive([build_probe(spec)], ctx)
+    said = driven.results[0].model_dump_json()
+    assert driven.engine.path == ("view by view" if tied else "stacked")
+    assert ("use --dtype fp32" in said) is refused
+    assert ("bfloat16 would round the nulls and scales of model.embed_tokens.weight" in said) is refused
+    backend.close()

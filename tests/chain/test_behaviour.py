@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models import adapter_of, backend_of, base_of, open_backend
+from tests.models import adapter_of, backend_of, base_of, byte_tokenizer, open_backend
 
 from dlm_sway.adapters.config import AdapterConfig
 from dlm_sway.backends.whole import open_whole
@@ -98,7 +98,7 @@ def test_a_server_that_leaves_tokens_out_is_skipped_by_name() -> None:
 
 def test_a_model_whose_numbers_are_none_is_an_error_with_the_way_out(tmp_path: Path) -> None:
     open_backend(base_of("llama"), adapter_of("llama", "qv")).model.merge_and_unload().save_pretrained(tmp_path)
-    whole = open_whole(tmp_path, tokenizer_of=str(base_of("llama")), device="cpu")
+    whole = open_whole(tmp_path, tokenizer=byte_tokenizer(), device="cpu")
     with torch.no_grad():
         next(whole.model.parameters()).fill_(float("nan"))
     config = AdapterConfig(peft_type="LORA", r=4, lora_alpha=8)

@@ -82,6 +82,6 @@ def test_the_reference_reads_the_stop_behind_each_whole_text_and_leaves_their_to
     with backend.as_finetuned() as tuned:
         expected = tuned.logprob_of("ask", "short answer</s>") - tuned.logprob_of("ask", "short answer")
     assert with_ends.stops[with_ends.scales.index(1.0)] == pytest.approx([expected], abs=1e-4)
-    observed = observe(open_whole(base_of("llama"), tokenizer_of=str(base_of("llama")), device="cpu"), with_ends)
+    observed = observe(open_whole(base_of("llama"), tokenizer=backend.codec.tokenizer, device="cpu"), with_ends)
     np.testing.assert_allclose(observed.stops, with_ends.stops[0], atol=1e-4)
     np.testing.assert_allclose(observed.logprobs, with_ends.base, atol=1e-4)

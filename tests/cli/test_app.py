@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -154,6 +155,45 @@ def test_a_full_disk_behind_stdout_is_one_line_and_exit_3(adapter: Path) -> None
     with Path("/dev/full").open("w") as full, _started(adapter, stdout=full) as process:
         _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (3, "sway: No space left on device\n")
+
+
+_SAYS = "options['progress'].phase('loading'); time.sleep(0.5); options['progress'].phase('scoring')"
+
+
+def _loud(adapter: Path, tail: str, *extra: str) -> int:
+    """Return how a check ends that prints progress, with its streams as the shell's `tail` puts them."""
+    words = [sys.executable, "-c", _WITH_FAKE_CHECK.format(body=_SAYS), "check", str(adapter), *extra]
+    return subprocess.run(["bash", "-c", f"{shlex.join(words)} {tail}"], check=False, timeout=30).returncode
+
+
+@pytest.mark.parametrize(
+    "tail", ["2>/dev/full", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>&1 | head -c 1; exit ${PIPESTATUS[0]}"]
+)
+def test_a_stderr_that_takes_nothing_costs_neither_the_result_nor_the_verdict(
+    adapter: Path, tmp_path: Path, tail: str
+) -> None:
+    if "full" in tail and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    out = tmp_path / "out.json"
+    assert _loud(adapter, tail, "--json", str(out)) == 1
+    assert json.loads(out.read_text())["verdict"] == "fail"
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+@pytest.mark.parametrize("tail", ["2>/dev/full", "2>&-", ">&-"])
+def test_bad_input_ends_with_2_wherever_stderr_goes(tail: str, debug: str, tmp_path: Path) -> None:
+    command = "import sys; from dlm_sway.cli.app import main; main()"
+    script = (
+        f"SWAY_DEBUG={debug} {shlex.join([sys.executable, '-c', command, 'inspect', str(tmp_path / 'nope')])} {tail}"
+    )
+    assert subprocess.run(["bash", "-c", script], check=False, timeout=30).returncode == 2
+
+
+def test_a_closed_stdout_is_no_fault() -> None:
+    command = "import sys; from dlm_sway.cli.app import main; main()"
+    script = f"{shlex.join([sys.executable, '-c', command, '--version'])} >&-"
+    done = subprocess.run(["bash", "-c", script], check=False, timeout=30, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_name_that_stdout_cannot_encode_is_still_reported(adapter: Path) -> None:

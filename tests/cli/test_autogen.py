@@ -24,7 +24,7 @@ def test_it_writes_a_suite_and_says_what_is_in_it(tmp_path: Path, adapter: Path,
     assert run(["autogen", str(_data(tmp_path)), "--adapter", str(adapter), "--budget", "10m", "-o", str(out)]) == 0
     said = capsys.readouterr().out
     assert "d.jsonl: read 13, used 12, skipped 1 (1 empty)" in said
-    assert "detects 0.14 nat/token with 12 clusters" in said
+    assert "detects 0.18 nat/token with 12 clusters" in said
     assert "left out: no requests with tools in the data" in said
     assert "cannot be tested: generalises" in said
     assert "ft: ./my-adapter" in out.read_text()

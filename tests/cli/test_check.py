@@ -56,7 +56,7 @@ def test_the_defaults_reach_the_suite(adapter: Path, checked: Calls) -> None:
 def test_every_option_reaches_the_suite(adapter: Path, data: Path, tmp_path: Path, checked: Calls) -> None:
     held_out = tmp_path / "held.txt"
     held_out.write_text("three")
-    words = f"--base m --draws 99 --quick --device cpu --dtype bf16 --seed 7 --batch-tokens 512 --data {data}".split()
+    words = f"--base m --draws 19 --quick --device cpu --dtype bf16 --seed 7 --batch-tokens 512 --data {data}".split()
     files = ["--backend", "mlx", "--held-out", str(held_out), "--trace", str(tmp_path / "t")]
     assert run(["check", str(adapter), *words, *files, "--cache"]) == 0
     call = checked[0]
@@ -67,7 +67,7 @@ def test_every_option_reaches_the_suite(adapter: Path, data: Path, tmp_path: Pat
         "backend": "mlx",
         "data": data,
         "held_out": held_out,
-        "n_draws": 99,
+        "n_draws": 19,
         "device": "cpu",
         "dtype": "bf16",
         "seed": 7,
@@ -150,6 +150,13 @@ def test_a_path_that_is_no_adapter_is_one_line_and_exit_2(
 ) -> None:
     assert run(["check", str(_broken_adapters(tmp_path)[name])]) == 2
     assert message in _one_line(capsys)
+    assert checked == []
+
+
+def test_an_adapter_of_mlx_lm_is_sent_on_and_not_called_broken(adapter: Path, checked: Calls, capsys: Capture) -> None:
+    (adapter / "adapters.safetensors").write_bytes(b"x")
+    assert run(["check", str(adapter), "--backend", "mlx"]) == 2
+    assert f"`sway convert {adapter} --to peft -o OUT`" in _one_line(capsys)
     assert checked == []
 
 
@@ -292,3 +299,14 @@ def test_progress_goes_to_stderr_and_the_report_to_stdout(
     assert "loading" not in captured.out
     assert run(["check", str(adapter), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_quick_and_other_draws_are_not_both_possible(
+    adapter: Path, checked: Calls, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["check", str(adapter), "--quick", "--draws", "99"]) == 2
+    assert "--quick takes 19 draws, and --draws asks for 99" in capsys.readouterr().err
+    assert checked == []
+    assert run(["check", str(adapter), "--quick", "--draws", "19", "--quiet"]) == 0
+    monkeypatch.setenv("SWAY_DRAWS", "99")  # for all commands, and this one is quick
+    assert run(["check", str(adapter), "--quick", "--quiet"]) == 0

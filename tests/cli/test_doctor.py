@@ -50,6 +50,14 @@ def test_a_backend_of_another_package_that_cannot_be_imported_is_not_ready(monke
     assert health()["backends"]["dummy"] == {"ready": False, "needs": ["odd"], "install": "pip install odd"}
 
 
+def test_a_backend_is_not_ready_where_its_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module._version
+    monkeypatch.setattr(module, "_version", lambda name: None if name in ("vllm", "httpx") else real(name))
+    found = health()["backends"]
+    assert (found["vllm"]["ready"], found["vllm"]["needs"]) == (False, ["vllm"])
+    assert (found["api"]["ready"], found["api"]["needs"]) == (False, ["httpx"])
+
+
 def _urlopen(answer: Any) -> Any:
     def urlopen(*_: object, timeout: float) -> Any:
         assert timeout <= 5

@@ -75,3 +75,32 @@ def test_a_person_is_asked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("typer.prompt", lambda *_, **__: next(answers))
     assert run(["init"]) == 0
     assert set(load_spec(here / "sway.yaml").data) == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--held-out", "held.txt"], "no data is named; name that too, with --data"),
+        (["--data", "nofile.txt"], "nofile.txt: no such file"),
+        (["--data", "train.txt", "--held-out", "nofile.txt"], "nofile.txt: no such file"),
+    ],
+)
+def test_data_that_it_could_not_write_of_are_refused(here: Path, capsys: Capture, words: list[str], said: str) -> None:
+    assert run(["init", "--adapter", "out", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (here / "sway.yaml").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_the_next_command_can_be_pasted(capsys: Capture) -> None:
+    assert run(["init", "my suite.yaml", "--adapter", "out"]) == 0
+    assert "next: sway run 'my suite.yaml'" in capsys.readouterr().out
+
+
+def test_a_schema_of_the_users_own_is_replaced_on_demand_only(here: Path, capsys: Capture) -> None:
+    (here / FILE_NAME).write_text('{"title": "Sway of bridges"}')
+    assert run(["init", "--adapter", "out"]) == 2
+    assert "no schema that sway wrote" in capsys.readouterr().err
+    assert not (here / "sway.yaml").exists()
+    assert run(["init", "--adapter", "out", "--force"]) == 0
+    assert run(["init", "other.yaml", "--adapter", "out"]) == 0  # the schema is sway's now

@@ -80,3 +80,11 @@ def test_data_that_cannot_be_read_are_named_before_a_model_is_loaded(
     stand_in("dlm_sway.backends.registry")
     assert run(["mine", str(adapter), "--data", "gone.jsonl", "--quiet"]) == 2
     assert "gone.jsonl: no such file" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("mode", ["tokens", "outliers"])
+def test_a_mode_without_cases_refuses_a_file_for_them(
+    mined: Callable[..., int], tmp_path: Path, capsys: Capture, mode: str
+) -> None:
+    assert mined("--mode", mode, "-o", str(tmp_path / "x.yaml")) == 2
+    assert "has no cases to write" in capsys.readouterr().err

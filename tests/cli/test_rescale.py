@@ -57,3 +57,12 @@ def test_another_adapter_needs_force(small: Path, capsys: pytest.CaptureFixture[
     assert run(args) == ExitCode.USAGE
     assert "give --force to replace it" in capsys.readouterr().err
     assert run([*args, "--force"]) == ExitCode.PASS
+
+
+@pytest.mark.parametrize("lam", ["1e308", "1e-323"])
+def test_a_scale_beyond_all_numbers_is_a_usage_error(small: Path, capsys: pytest.CaptureFixture[str], lam: str) -> None:
+    config = small / "adapter_config.json"
+    config.write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 16 if lam == "1e308" else 0.01}))
+    assert run(["rescale", str(small), "--lam", lam, "-o", str(small.parent / "x")]) == ExitCode.USAGE
+    assert "for a number; use one nearer to 1" in capsys.readouterr().err
+    assert not (small.parent / "x").exists()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -198,6 +199,32 @@ def test_a_dry_run_says_what_it_would_cost_and_runs_nothing(spec: Path, capsys: 
     assert "nothing was loaded or scored" in out
 
 
+@pytest.mark.parametrize("option", ["--json", "--html", "--trace"])
+def test_a_dry_run_refuses_what_it_would_not_write(spec: Path, capsys: Capture, option: str) -> None:
+    assert run(["run", str(spec), "--dry-run", option, "nodir/x"]) == 2
+    assert f"nothing to write for {option}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("score", "Infinity", "is no JSON"),
+        ("score", "1e999", "probes.0.score is inf, and a score lies in [0, 1]"),
+        ("score", "1.5", "probes.0.score is 1.5"),
+        ("score", "-0.1", "probes.0.score is -0.1"),
+        ("raw", "NaN", "is no JSON"),
+    ],
+)
+def test_a_gate_takes_no_score_that_none_can_be(
+    written: Path, capsys: Capture, key: str, value: str, said: str
+) -> None:
+    document = json.loads(written.read_text())
+    document["probes"][0][key] = "VALUE"
+    written.write_text(json.dumps(document).replace('"VALUE"', value))
+    assert run(["gate", str(written)]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_gate_judges_a_run(spec: Path, stand_in: StandIn, capsys: Capture) -> None:
     stand_in("dlm_sway.suite.run", run=lambda *_, **__: _result(score=0.5))
     assert run(["gate", str(spec), "--quiet"]) == 1
@@ -205,6 +232,39 @@ def test_the_gate_judges_a_run(spec: Path, stand_in: StandIn, capsys: Capture) -
     assert out.startswith("✗ FAIL  the gate is closed by 1 thing\n")
     assert "the score of 0.50 is under 0.60" in out
     assert run(["gate", str(spec), "--quiet", "--threshold", "0.4"]) == 0
+
+
+def test_the_reports_of_a_gate_say_whether_it_is_open_and_what_closed_it(tmp_path: Path) -> None:
+    source = tmp_path / "l.json"
+    source.write_text(_result(score=0.5).model_dump_json())
+    paths = {name: tmp_path / f"g.{name}" for name in FORMATS}
+    words = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+    assert run(["gate", str(source), *words]) == 1
+    suite = ET.fromstring(paths["junit"].read_text()).find("testsuite")  # noqa: S314 (our own output)
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
+    (failed,) = [case for case in suite.iter("testcase") if case.find("failure") is not None]
+    assert (failed.get("name"), failed.get("classname")) == ("gate", "sway.gate")
+    why = "the score of 0.50 is under 0.60"
+    assert why in failed[0].get("message", "")
+    assert paths["markdown"].read_text().splitlines()[0] == f"**❌ The gate is closed by 1 thing**: score: {why}"
+    page = paths["html"].read_text()
+    assert page.index("the gate is closed by 1 thing") < page.index(f"<li>score: {why}</li>") < page.index("<h1>")
+    assert run(["gate", str(source), *words, "--threshold", "0.4"]) == 0
+    assert 'failures="0"' in paths["junit"].read_text()
+    assert paths["markdown"].read_text().startswith("**✅ The gate is open: score 0.50 of 0.40 needed**\n\n## ")
+    assert "the gate is open: score 0.50 of 0.40 needed" in paths["html"].read_text()
+    assert json.loads(paths["json"].read_text()) == json.loads(rendered(_result(score=0.5), "json"))
+
+
+@pytest.mark.parametrize(("verdict", "tag"), [("error", "error"), ("fail", "failure"), ("inconclusive", "failure")])
+def test_whatever_closes_a_gate_its_case_does_not_pass(tmp_path: Path, verdict: str, tag: str) -> None:
+    source, out = tmp_path / "l.json", tmp_path / "g.xml"
+    source.write_text(_result(verdict).model_dump_json())
+    assert run(["gate", str(source), "--strict", "--junit", str(out)]) != 0
+    case = ET.fromstring(out.read_text()).findall("./testsuite/testcase")[-1]  # noqa: S314 (our own output)
+    assert case.get("name") == "gate"
+    assert [child.tag for child in case] == [tag]
 
 
 @pytest.fixture
@@ -316,3 +376,18 @@ def test_a_gate_takes_no_result_of_a_check_whose_verdict_rests_on_more_than_prob
     path.write_text('{"questions": {}, "probes": []}')
     assert run(["gate", str(path)]) == 2
     assert "is the result of a check, not of a suite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", [["run"], ["gate", "--threshold", "0.5"]])
+def test_a_wrong_value_of_the_environment_is_called_by_its_variable(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, form: list[str]
+) -> None:
+    monkeypatch.setenv("SWAY_QUIET", "foo")
+    assert run([*form, str(spec)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("sway: SWAY_QUIET is 'foo' in the environment: ")
+    assert "--quiet" not in err
+    monkeypatch.delenv("SWAY_QUIET")
+    monkeypatch.setenv("SWAY_SEED", "soon")
+    assert run([*form, str(spec), "--seed", "later"]) == 2
+    assert "Invalid value for '--seed'" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from dlm_sway.backends.dummy import DummyBackend
 from dlm_sway.backends.dummy_options import DummyOptions
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import Verdict
+from dlm_sway.data import kinds
 from dlm_sway.data.autogen import Written, autogen
 from dlm_sway.data.cost import clock, parse_budget, weights_of
 from dlm_sway.data.material import Source
@@ -21,7 +22,7 @@ from dlm_sway.data.rewrite import rewritten
 from dlm_sway.data.splits import HeldOut, parse_held_out
 from dlm_sway.probes.base import Pairs, RunContext, build_probe
 from dlm_sway.probes.drive import drive
-from dlm_sway.probes.registry import probes
+from dlm_sway.probes.registry import probe_class, probes
 from dlm_sway.suite.paths import model_words
 
 pytest.importorskip("datasketch")
@@ -104,10 +105,22 @@ def test_each_probe_says_what_its_sample_can_decide(tmp_path: Path) -> None:
     path.write_text("\n".join(row["text"] for row in _rich(_PLACES) if "text" in row))
     written, _ = _suite(path)
     lines = written.text.splitlines()
-    assert "  # power: detects 0.14 nat/token with 12 clusters" in lines
+    assert "  # power: detects 0.18 nat/token with 12 clusters" in lines
     assert sum(line.startswith("  # power: ") for line in lines) == len(written.plan.probes)
     assert any(line.startswith("# cannot be tested: generalises") for line in lines)
     assert any("sway mine --mode paraphrase" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "known"),
+    [
+        ("target_gain", "min_gain", kinds.MIN_GAIN),
+        ("paraphrase_invariance", "min_gain", kinds.MIN_CASES),
+        ("preference_flip", "min_change", kinds.MIN_MARGIN),
+    ],
+)
+def test_what_a_sample_detects_is_reckoned_at_the_minimum_of_its_probe(kind: str, option: str, known: float) -> None:
+    assert probe_class(kind).spec_type.model_fields[option].default == known
 
 
 def test_a_budget_shrinks_all_and_then_leaves_out_the_last(tmp_path: Path) -> None:

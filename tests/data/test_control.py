@@ -135,7 +135,7 @@ def test_a_damaged_line_is_named_by_file_and_number(tmp_path: Path, line: bytes)
     write_corpus(tmp_path, a=1)
     with (tmp_path / "a.jsonl").open("ab") as handle:
         handle.write(line + b"\n")
-    with pytest.raises(CannotRunError, match=r"^a\.jsonl:2: .*install dlm-sway again$"):
+    with pytest.raises(CannotRunError, match=r"^a\.jsonl:2: .*install sway again from where you have it"):
         control._read_corpus(tmp_path)
 
 

@@ -192,6 +192,38 @@ class _Interrupted(Known):
         return super()._forward(*args)
 
 
+class _Unknown(DummyBackend):
+    """Meets Ctrl-C, and does not say what its numbers follow from."""
+
+    def _forward(self, *args: Any) -> Any:
+        if self.forwards_done > 60:
+            raise KeyboardInterrupt
+        return super()._forward(*args)
+
+
+class _Changed(_Interrupted):
+    """Has files that cannot be known."""
+
+    def fingerprint(self, memo: ResultStore | None = None) -> str | None:  # type: ignore[override] # noqa: ARG002
+        return None
+
+
+@pytest.mark.parametrize(
+    ("backend", "cache", "why"),
+    [
+        (_Unknown, False, "nothing is kept: this backend does not say what its numbers follow from, so a run begins"),
+        (_Changed, True, "nothing is kept, since the model's files are unknown or the cache cannot be written"),
+    ],
+)
+def test_a_run_that_can_keep_nothing_says_so_and_does_not_name_an_option(
+    tmp_path: Path, backend: type[DummyBackend], cache: bool, why: str
+) -> None:
+    context = RunContext(backend=backend(), n_draws=19, cache=tmp_path if cache else None, batch_tokens=64)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        drive((build_probe({"name": "kl", "kind": "delta_kl"}),), context)
+    assert stopped.value.__notes__[0].startswith(why)
+
+
 def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
     notes = []
     for cache in (None, tmp_path):

@@ -20,6 +20,7 @@ from dlm_sway.cli.app import app
 from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
 from dlm_sway.integrations.github_action import COMMENT, main, marker
 from dlm_sway.report.write import rendered
+from dlm_sway.suite.gate import gate
 
 ROOT = Path(__file__).parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -74,11 +75,11 @@ def test_every_option_of_sway_in_a_script_exists() -> None:
 def written(tmp_path: Path) -> Written:
     """Return what leaves the reports of a result as the gate does."""
 
-    def of(result: SuiteResult) -> Path:
+    def of(result: SuiteResult, **thresholds: float) -> Path:
         folder = tmp_path / "reports"
         folder.mkdir()
         (folder / "sway.json").write_text(result.model_dump_json())
-        (folder / "sway.md").write_text(rendered(result, "markdown"))
+        (folder / "sway.md").write_text(rendered(result, "markdown", gate=gate(result, **thresholds)))
         return folder
 
     return of
@@ -97,7 +98,8 @@ def test_an_open_gate_gives_its_score_its_verdict_and_its_report(result: SuiteRe
     folder = written(result)
     outputs, summary, comment = _report(folder, 0)
     assert outputs == {"score": f"{result.score:.4f}", "verdict": "pass", "report": str(folder / "sway.md")}
-    assert summary.startswith("**The gate is open.**")
+    assert summary.startswith("**✅ The gate is open: score ")
+    assert summary.count("gate is") == 1
     assert comment == f"{marker('sway.yaml')}\n{summary.removesuffix(chr(10))}"
     (folder / "sway.html").write_text("<html>")
     assert _report(folder, 0)[0]["report"] == str(folder / "sway.html")
@@ -106,9 +108,19 @@ def test_an_open_gate_gives_its_score_its_verdict_and_its_report(result: SuiteRe
 def test_a_closed_gate_names_what_closed_it_at_the_thresholds_of_the_action(
     result: SuiteResult, written: Written
 ) -> None:
-    outputs, summary, _ = _report(written(result), 1, SWAY_ACTION_THRESHOLD="1.0", SWAY_ACTION_COVERAGE="1")
+    folder = written(result, threshold=1.0, coverage_threshold=1.0)
+    thresholds = {"SWAY_ACTION_THRESHOLD": "1.0", "SWAY_ACTION_COVERAGE": "1"}
+    outputs, summary, _ = _report(folder, 1, **thresholds)
     assert outputs["verdict"] == "fail"
-    assert summary.startswith("**The gate is closed.**\n\n- score: the score of ")
+    assert summary.startswith("**❌ The gate is closed by 1 thing**: score: the score of ")
+    assert summary.count("gate is") == 1
+    (folder / "sway.md").unlink()  # which says it; where it could not be written, the summary says it all the same
+    (folder / "github_step_summary").unlink()
+    assert _report(folder, 1, **thresholds)[1].startswith("**❌ The gate is closed by 1 thing**: score: ")
+
+
+def test_an_open_gate_whose_command_did_not_end_well_says_so_first(result: SuiteResult, written: Written) -> None:
+    assert _report(written(result), 3)[1].startswith("**sway ended with exit code 3, though the gate is open:** ")
 
 
 def test_a_gate_that_found_no_result_is_an_error_and_says_where_to_look(tmp_path: Path) -> None:

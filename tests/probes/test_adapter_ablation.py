@@ -109,6 +109,26 @@ def test_a_crash_beyond_the_full_scale_warns_only() -> None:
     assert not result.evidence["shape"]["crashed_at_full"]
 
 
+def test_a_gain_that_is_lost_at_full_scale_and_won_back_beyond_fails_by_its_name() -> None:
+    result = _by_hand(LAM**2, np.array([0.5, 0.9, 1.0, 0.4, 0.8]))
+    claim = _claim(result, "shape")
+    assert (claim.verdict, result.evidence["shape"]["name"]) == (Verdict.FAIL, "overshoot-and-crash")
+    assert claim.message.startswith(
+        "overshoot-and-crash: beyond its best scale the gain is lost or the effect falls; the gain is lost at scale 1"
+    )
+
+
+def test_a_gain_that_comes_late_is_no_crash() -> None:
+    result = _by_hand(LAM**2, np.array([0.1, 0.2, 0.3, 0.5, 1.2]))
+    assert _claim(result, "shape").verdict is Verdict.PASS
+
+
+def test_a_crash_that_may_have_come_at_full_scale_warns_and_says_how_often() -> None:
+    claim = _claim(_by_hand(LAM**2, np.array([1.0, 1.8, 2.0, 1.0, 0.3])), "shape")
+    assert claim.verdict is Verdict.WARN
+    assert "; the gain is perhaps lost at scale 1 already (in " in claim.message
+
+
 def test_a_better_scale_warns_with_the_exact_command() -> None:
     result = _by_hand(LAM**2, np.array([1.5, 2.23, 2.2, 2.14, 2.0]), np.array([-0.1, -0.11, 0.1, 0.26, 0.5]))
     claim = _claim(result, "dose")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,14 +33,18 @@ def scores_for(ask: Ask, base: Grid, finetuned: Grid, *, tokens: int = 2) -> Sco
     return Scores(ask.items, (FINETUNED,), offsets, {"gain": (second - first)[None]}, first)
 
 
+def asked_for(ask: Ask) -> list[int]:
+    """Return the numbers of the questions asked for, in their order."""
+    return list(dict.fromkeys(int(item.prompt.rpartition("q ")[2].split()[0]) for item in ask.items))
+
+
 def judged(base: Grid, finetuned: Grid, **spec: Any) -> ProbeResult:
     """Judge a base and a fine-tune that score options like this, read as far as the probe asks for."""
     probe, made = build_probe({**KIND, "facts": questions(len(base)), **spec})
-    env, seen, done = Env(), (), 0
+    env, seen = Env(), ()
     while asks := probe.plan(made, env, seen):
-        n = len(asks[0].items) // base.shape[1]
-        seen = (*seen, (scores_for(asks[0], base[done : done + n], finetuned[done : done + n]),))
-        done += n
+        rows = asked_for(asks[0])
+        seen = (*seen, (scores_for(asks[0], base[rows], finetuned[rows]),))
     return probe.judge(made, env, probe.measure(made, env, seen), {})
 
 
@@ -127,11 +132,22 @@ def test_facts_are_asked_for_in_looks_each_once_with_all_their_options() -> None
     probe, spec = build_probe({**KIND, "facts": questions(100)})
     (first,) = probe.plan(spec, Env(), ())
     assert [item.completion for item in first.items[:4]] == [f" {option}." for option in OPTIONS]
-    assert (len(first.items), first.format, {item.prompt for item in first.items[:4]}) == (320, "raw", {"q 0"})
-    base = knowing(100)
-    open_still = scores_for(first, base[:80], shaken(base, loss=0.9, spread=0.6)[:80])
-    (second,) = probe.plan(spec, Env(), ((open_still,),)) or ((),)
-    assert {item.prompt for item in getattr(second, "items", ())} in (set(), {f"q {i}" for i in range(80, 100)})
+    read = asked_for(first)
+    assert (len(first.items), first.format, len(read)) == (320, "raw", 80)
+    base = knowing(100, sure=1.0)
+    open_still = scores_for(first, base[read], shaken(base, spread=0.3)[read])
+    (second,) = probe.plan(spec, Env(), ((open_still,),))
+    assert set(asked_for(second)) == set(range(100)) - set(read)
+
+
+def test_facts_sorted_by_category_are_read_from_each_in_turn() -> None:
+    """Harm to the categories at the end of a sorted file was behind the look at which the first had decided."""
+    made = [q | {"category": f"c{i // 80}"} for i, q in enumerate(questions(240))]
+    probe, spec = build_probe({**KIND, "facts": made})
+    (first,) = probe.plan(spec, Env(), ())
+    read = asked_for(first)
+    assert sorted(np.bincount([i // 80 for i in read]).tolist()) == [26, 27, 27]
+    assert read == asked_for(probe.plan(spec, Env(), ())[0])
 
 
 def test_accuracy_that_is_not_decided_is_shown_and_not_claimed() -> None:
@@ -149,12 +165,10 @@ def test_accuracy_is_claimed_where_the_facts_decide_it() -> None:
     kept = judged(base, shaken(base, loss=0.6, spread=0.3)).evidence["claims"]["accuracy"]
     assert (kept["verdict"], kept["p"]) == ("pass", 1.0)
     base = knowing(320, sure=1.0)
-    fell = judged(base, shaken(base, spread=0.2))
+    fell = judged(base, shaken(base, spread=0.2, seed=30))
     assert (fell.verdict, fell.score) == (Verdict.WARN, 1.0)
-    assert (
-        "14 facts lost and 2 won of 160: it surely fell, and perhaps by more"
-        in (fell.evidence["claims"]["accuracy"]["message"])
-    )
+    message = fell.evidence["claims"]["accuracy"]["message"]
+    assert re.search(r"\d+ facts lost and \d won of \d+: it surely fell, and perhaps by more", message)
 
 
 def test_accuracy_is_not_claimed_where_facts_share_a_cluster() -> None:
@@ -214,6 +228,18 @@ def test_questions_of_one_cluster_count_as_one() -> None:
     assert result.verdict is Verdict.INCONCLUSIVE
 
 
+def test_reading_goes_on_until_there_are_as_many_clusters_as_a_pass_asks_for() -> None:
+    """10 subjects of 29 questions and 30 of one: the first 80 of these 320 questions are of fewer than 30 subjects."""
+    base = knowing(320)
+    subjects = [f"subject {i % 10}" if i < 290 else f"alone {i}" for i in range(320)]
+    made = [q | {"cluster": subject} for q, subject in zip(questions(320), subjects, strict=True)]
+    result = judged(base, shaken(base), facts=made)
+    counts = result.evidence["counts"]
+    assert counts["n_items"] > 80
+    assert counts["n_clusters"] >= 30
+    assert result.verdict is Verdict.PASS
+
+
 def test_questions_may_differ_in_their_number_of_options() -> None:
     made = questions(40)
     made[0] = {"prompt": "two", "options": ["yes", "no"], "answer": "no"}
@@ -223,7 +249,7 @@ def test_questions_may_differ_in_their_number_of_options() -> None:
     assert n == 2 + 39 * 4
     scores = Scores(ask.items, (FINETUNED,), np.arange(n + 1), {"gain": np.zeros((1, n))}, -np.ones(n))
     found = probe.measure(spec, Env(), ((scores,),)).data["bounds"]
-    assert found.answered.base[0].tolist() == [-1.0, -1.0, -np.inf, -np.inf]
+    assert found.answered.base.tolist().count([-1.0, -1.0, -np.inf, -np.inf]) == 1
     assert probe.judge(spec, Env(), probe.measure(spec, Env(), ((scores,),)), {}).evidence["loss"]["loss"] == 0
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dlm_sway.core.determinism import stream
 from dlm_sway.core.result import Verdict
 from dlm_sway.engine.ask import TextItem
 from dlm_sway.probes.base import NullTest
+from dlm_sway.probes.beyond import surely_over
 from dlm_sway.probes.claims import at_least, extremes, interval_of, null_evidence, power_line, standing
-from dlm_sway.stats.paired import Estimate
+from dlm_sway.stats.paired import Estimate, gain
 
 
 def _estimate(value: float, low: float | None, high: float | None, *, se: float | None = 0.1) -> Estimate:
@@ -37,7 +39,22 @@ def test_there_is_no_interval_without_bounds_and_no_power_without_spread() -> No
     assert interval_of(_estimate(0.2, None, None)) is None
     assert interval_of(_estimate(0.2, 0.1, 0.3)) == (0.1, 0.3)
     assert power_line(_estimate(0.2, None, None, se=None)) is None
-    assert power_line(_estimate(0.2, 0.1, 0.3)) == pytest.approx(0.2486, abs=1e-3)
+    assert power_line(_estimate(0.2, 0.1, 0.3)) == pytest.approx(0.1 * (2.306 + 0.889), abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [12, 64])
+@pytest.mark.parametrize("surely", [False, True])
+def test_the_power_line_is_shown_four_times_in_five(n: int, surely: bool) -> None:
+    """Before, it was that of a one-sided 5 % z test, and was shown 0.36 to 0.7 of the time."""
+    probe = Estimate(0.2, 0.1, 0.3, n, n, n, 0.2 / n**0.5, "t", 0.01)
+    effect = power_line(probe, minimum=0.05, surely=surely)
+    rule = surely_over if surely else at_least
+    passed = []
+    for run in range(300):
+        rng = stream(run, "power", n)
+        found = gain(effect + 0.2 * rng.standard_normal(n), np.ones(n, dtype=np.int64), rng=rng)
+        passed.append(rule(found, 0.05) is Verdict.PASS)
+    assert 0.74 < np.mean(passed) < 0.88
 
 
 def test_the_evidence_of_a_null_test_holds_what_a_reader_needs_to_judge_it_again() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.models import byte_tokenizer
 from transformers import BertConfig, BertModel
+from transformers.utils import logging as hf_logging
 
 from dlm_sway.core.errors import BadInputError, MissingExtraError
 from dlm_sway.probes import embed
@@ -53,6 +54,14 @@ def test_rows_are_unit_means_over_tokens_whatever_the_batch(home: Path) -> None:
 def test_what_is_beyond_the_longest_input_is_not_read(home: Path) -> None:
     rows = embed.open_embedder(str(home))(["x" * 30, "x" * 40])
     assert np.abs(rows[0] - rows[1]).max() < 1e-6
+
+
+def test_loading_draws_no_bar_of_its_own(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hf_logging.enable_progress_bar()
+    embed.load_embedder.cache_clear()
+    embed.open_embedder(str(home))
+    assert "Loading weights" not in capsys.readouterr().err
+    assert not hf_logging.is_progress_bar_enabled()
 
 
 def test_an_embedder_is_loaded_once(home: Path) -> None:

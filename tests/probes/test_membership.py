@@ -31,15 +31,21 @@ def scores_for(ask: Ask, gain: Sequence[float], *, base: float = -2.0, tokens: i
 
 
 def judged(
-    members: Sequence[float], others: Sequence[float], *, base: tuple[float, float] = (-2.0, -2.0), **spec: Any
+    members: Sequence[float],
+    others: Sequence[float],
+    *,
+    base: tuple[float, float] = (-2.0, -2.0),
+    alpha: float = 0.05,
+    **spec: Any,
 ) -> ProbeResult:
     """Judge documents of one form with these gains per token."""
+    env = Env(alpha=alpha)
     texts = {"items": plain(len(members), seed=1), "held_out": plain(len(others), seed=2)}
     probe, made = build_probe({**KIND, **texts, "max_documents": 10_000, **spec})
-    asks = probe.plan(made, Env(), ())
+    asks = probe.plan(made, env, ())
     seen = (tuple(scores_for(a, g, base=b) for a, g, b in zip(asks, (members, others), base, strict=True)),)
-    assert probe.plan(made, Env(), seen) == ()
-    return probe.judge(made, Env(), probe.measure(made, Env(), seen), {})
+    assert probe.plan(made, env, seen) == ()
+    return probe.judge(made, env, probe.measure(made, env, seen), {})
 
 
 def gains(n: int, mean: float, *, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -52,6 +58,14 @@ def test_by_itself_it_informs_and_never_judges() -> None:
         assert (result.verdict, result.score) == (Verdict.SKIP, None)
         assert "p " in result.message
         assert result.ci_95[0] < result.raw < result.ci_95[1] <= 1
+
+
+def test_the_interval_is_never_narrower_than_it_is_read_as() -> None:
+    """`sway compare` reads it as one of 90 %, whatever level the suite asked its tests for."""
+    given = gains(40, 1.0, seed=1), gains(40, 0.0, seed=2)
+    strict, usual, lax = (judged(*given, alpha=alpha).ci_95 for alpha in (0.01, 0.05, 0.2))
+    assert lax == usual
+    assert strict[0] < usual[0] < usual[1] < strict[1]
 
 
 @pytest.mark.planted_fault

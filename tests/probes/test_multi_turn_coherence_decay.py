@@ -97,6 +97,18 @@ def test_one_that_fades_behind_its_own_words_alone_is_told_from_one_that_length_
     assert (claims["own_history"]["verdict"], claims["base_history"]["verdict"]) == ("fail", "pass")
 
 
+def test_conversations_that_end_before_the_half_life_asked_for_say_how_many_turns_they_must_have() -> None:
+    def wavering(i: int, t: int, side: str) -> float:
+        return lasting(i, t, side) * float(np.exp(0.5 * np.random.default_rng((3, i, t)).standard_normal()))
+
+    result = judged(wavering, min_half_life=6.5)
+    assert (result.verdict, result.score) == (Verdict.INCONCLUSIVE, None)
+    assert result.message.endswith("that is too near to tell a half-life of 6.5 turns; give `max_turns: 8`")
+    assert judged(wavering, min_half_life=3).verdict is Verdict.PASS
+    assert judged(wavering, max_turns=3).verdict is Verdict.PASS
+    assert "ask for a `min_half_life` of at most 31" in judged(wavering, min_half_life=40).message
+
+
 def test_histories_are_written_turn_by_turn_and_read_by_both_models() -> None:
     probe, spec = build_probe(spec_of(prompts=["w50 w51"], max_turns=3, follow_ups=["go on", "and"]))
     env, seen = env_of(), ()

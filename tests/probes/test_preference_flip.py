@@ -156,6 +156,44 @@ def test_flips_of_one_prompt_are_one_flip() -> None:
     assert result.verdict is Verdict.INCONCLUSIVE
 
 
+def turned(one_each: list[tuple[float, float]], together: tuple[float, float], n: int) -> ProbeResult:
+    """Judge margins (base, change): one triple a prompt, and `n` triples of one prompt more; no null is drawn."""
+    given = triples(("a",) * len(one_each), ("b",) * len(one_each))
+    given += [{"prompt": "the same", "chosen": f"a {i}", "rejected": f"b {i}"} for i in range(n)]
+    probe, spec = build_probe({"name": "x", "kind": "preference_flip", "triples": given})
+    env = Env(null_refusal="none")
+    (ask,) = probe.plan(spec, env, ())
+    base, change = np.zeros(len(ask.items)), np.zeros((1, len(ask.items)))
+    base[::2], change[0, ::2] = np.transpose([*one_each, *[together] * n])
+    seen = ((Scores(ask.items, ask.views, np.arange(len(ask.items) + 1), {"gain": change}, base),),)
+    return probe.judge(spec, env, probe.measure(spec, env, seen), {})
+
+
+STAYED = [(1.0, 1.0 + 0.1 * (i % 5)) for i in range(30)]
+
+
+def test_many_triples_of_one_prompt_do_not_turn_the_direction() -> None:
+    """Nine prompts turned to the chosen answer; one prompt turned away with ten triples, which outnumber them."""
+    result = turned([*STAYED, *[(-0.1, 3.0)] * 9], (0.1, -0.3), 10)
+    flips = result.evidence["flips"]
+    assert (flips["n_to_chosen"], flips["n_to_rejected"]) == (9, 10)
+    assert (flips["prompts_to_chosen"], flips["prompts_to_rejected"]) == (9, 1)
+    assert flips["p_mcnemar"] == pytest.approx(22 * 0.5**10)
+    assert result.verdict is Verdict.PASS
+    assert "9 turned to the chosen answer, 10 away from it (prompts: 9 and 1): it learned" in result.message
+
+
+def test_prompts_that_turned_away_fail_however_many_triples_of_one_prompt_turned_back() -> None:
+    result = turned([*STAYED, *[(0.1, -0.3)] * 9], (-0.1, 3.0), 10)
+    assert result.verdict is Verdict.FAIL
+    assert "10 turned to the chosen answer, 9 away from it (prompts: 1 and 9): it turned to the" in result.message
+
+
+def test_a_prompt_whose_triples_turned_both_ways_alike_has_not_turned() -> None:
+    flips = judged([0.1, 0.1, -0.1, -0.1], [-0.3, -0.3, 0.3, 0.3], cluster="the same").evidence["flips"]
+    assert (flips["prompts_to_chosen"], flips["prompts_to_rejected"], flips["p_mcnemar"]) == (0, 0, 1.0)
+
+
 def test_triples_that_the_base_had_wrong_do_not_regress_to_a_pass() -> None:
     """Half of the triples flip each way by chance: choosing the wrong ones alone would see only gains."""
     rng = np.random.default_rng(1)

@@ -84,6 +84,22 @@ def test_a_half_life_long_enough_passes_though_less_than_half_is_left_at_the_end
     assert result.verdict is Verdict.PASS
 
 
+def test_contexts_that_end_before_the_half_life_asked_for_say_how_long_they_must_be() -> None:
+    near = judged(fading(math.inf, noise=0.6), context_lengths=[0, 64, 128])
+    assert (near.verdict, near.score) == (Verdict.INCONCLUSIVE, None)
+    assert near.message.endswith("that is too near to tell a half-life of 512 tokens; give `context_lengths` up to 512")
+    assert judged(fading(math.inf), context_lengths=[0, 64, 128], min_half_life=128).verdict is Verdict.PASS
+    capped = judged(fading(math.inf, noise=0.6), env_of(max_length=300))
+    assert capped.verdict is Verdict.INCONCLUSIVE
+    assert "the context window holds 300 tokens and the longest prompt takes 24, so ask" in capped.message
+    assert capped.message.endswith("so ask for a `min_half_life` of at most 276")
+
+
+def test_the_lengths_and_the_half_life_asked_for_go_together_by_default() -> None:
+    _, spec = build_probe(spec_of())
+    assert max(spec.context_lengths) >= spec.min_half_life  # type: ignore[attr-defined]
+
+
 def test_prompts_that_differ_too_much_say_how_many_would_decide() -> None:
     result = judged(fading(600.0, noise=1.0))
     assert result.verdict is Verdict.INCONCLUSIVE

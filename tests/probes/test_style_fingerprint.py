@@ -13,7 +13,7 @@ from dlm_sway.core.result import ProbeResult, Verdict
 from dlm_sway.probes import style_features, style_fingerprint
 from dlm_sway.probes.base import build_probe
 from dlm_sway.probes.style_features import NAMES, features, measurer, windows
-from dlm_sway.probes.style_shift import differ, shift
+from dlm_sway.probes.style_shift import Shift, differ, shift
 
 Run = Callable[..., ProbeResult]
 KIND = style_fingerprint.StyleFingerprint.kind
@@ -112,7 +112,8 @@ def test_empty_and_short_texts_are_counted_apart(ran: Run) -> None:
 def test_a_short_reference_is_inconclusive_and_asks_the_model_nothing(ran: Run) -> None:
     result = asked(ran, {}, {}, reference="a few words")
     assert result.verdict is Verdict.INCONCLUSIVE
-    assert "the reference has 0 pieces of 40 words; give at least 200 words" in result.message
+    assert "the reference has 0 pieces of 40 words; give at least 400 words" in result.message
+    assert "has 9 pieces of" in asked(ran, {}, {}, reference=text("long", 360, "reference")).message
 
 
 def test_prompts_given_twice_are_one(ran: Run) -> None:
@@ -178,3 +179,45 @@ def test_pieces_of_one_style_are_told_apart_no_more_often_than_alpha() -> None:
     assert 0.02 < (p <= 0.05).mean() < 0.09
     apart = differ(rng.normal(1, 1, (12, 5)), rng.normal(0, 1, (12, 5)), smallest_sd=np.full(5, 0.1), rng=rng)
     assert apart < 0.05
+
+
+def _mixed(seed: int, pieces: int, *, along: float, n: int = 32, k: int = 20) -> Shift:
+    """Return the shift between styles three standard deviations apart, by so many pieces of the reference."""
+    rng, way = np.random.default_rng(seed), 3 / np.sqrt(20)
+    reference = way + rng.standard_normal((pieces, k))
+    base, finetuned = rng.standard_normal((n, 3, k)), along * way + rng.standard_normal((n, 3, k))
+    spread = base.reshape(-1, k)
+    return shift(reference, base.mean(1), finetuned.mean(1), smallest_sd=np.full(k, 1e-3), spread=spread)
+
+
+@pytest.mark.parametrize("pieces", [10, 15, 40])
+@pytest.mark.parametrize("along", [0.25, 1.0])
+def test_the_interval_knows_that_the_reference_is_a_sample(pieces: int, along: float) -> None:
+    found = [_mixed(seed, pieces, along=along).share for seed in range(300)]
+    missed = [s.low > along or s.high < along for s in found if s.low is not None]
+    assert np.mean(missed) < 0.05 + 0.03
+    assert len(missed) > 0.9 * len(found)
+
+
+def test_the_share_is_the_mean_over_prompts_and_so_are_those_without_one() -> None:
+    rng = np.random.default_rng(0)
+    reference, base, finetuned, spread = _styles(rng, 8, along=0.5)
+    options = {"smallest_sd": np.full(len(NAMES), 0.1), "spread": spread}
+    found = shift(reference, base, finetuned, **options)
+    assert found.share.estimate == pytest.approx(found.along.mean())
+    rows = [shift(np.delete(reference, i, 0), base, finetuned, **options).along.mean() for i in range(40)]
+    by_pieces = np.sqrt(39 / 40 * ((np.array(rows) - np.mean(rows)) ** 2).sum())
+    rows = [
+        shift(reference, np.delete(base, i, 0), np.delete(finetuned, i, 0), **options).along.mean() for i in range(8)
+    ]
+    by_prompts = np.sqrt(7 / 8 * ((np.array(rows) - np.mean(rows)) ** 2).sum())
+    assert found.share.se_by_sample == pytest.approx((by_prompts, by_pieces), rel=0.15)
+
+
+def test_an_open_answer_asks_for_what_is_short(ran: Run) -> None:
+    half = {p: (text("long", 60, "ft", p), text("terse", 60, "ft", p)) for p in PROMPTS}
+    result = asked(ran, script("terse", "base"), half, min_along=0.55, reference=text("long", 420, "reference"))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "12 prompts and 10 pieces of the reference do not decide; about " in result.message
+    assert result.message.endswith((" prompts would", " words of it would"))
+    assert set(result.evidence["se_by"]) == {"prompts", "reference"}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from tests.report.samples import hostile, snapshot, stored
 
-from dlm_sway.core.result import SuiteResult
+from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
 from dlm_sway.report.suite_terminal import print_suite
 
 Printed = Callable[..., str]
@@ -54,6 +54,21 @@ def test_hostile_text_cannot_command_the_terminal(printed: Printed) -> None:
         text = _shown(printed, hostile(), width=width, force_terminal=True, color_system=None)
         assert "owned" in text
         assert not set(text) & {"\x1b", "\r", "\x00", "\x07", "\u202e"}
+
+
+def test_a_long_name_leaves_the_claim_that_a_row_is_of(printed: Printed) -> None:
+    claims = {name: {"verdict": "pass", "effect": 0.5, "message": "m"} for name in ("applied", "learned")}
+    name = "harbour-town-document-v2-with-all-of-its-appendices"
+    probe = ProbeResult(name=name, kind="delta_kl", verdict=Verdict.PASS, evidence={"claims": claims})
+    text = _shown(printed, SuiteResult(name="s", probes=(probe,)), width=80)
+    assert "harbour-town-doc…: applied" in text
+    assert "harbour-town-doc…: learned" in text
+
+
+def test_a_skip_says_why_on_a_narrow_terminal(printed: Printed) -> None:
+    probe = ProbeResult(name="a", kind="k", verdict=Verdict.SKIP, raw=0.5, message="no adapter to turn off")
+    for width in (80, 160):
+        assert "no adapter to turn off" in _shown(printed, SuiteResult(name="s", probes=(probe,)), width=width)
 
 
 def test_a_suite_without_probes_still_prints(printed: Printed) -> None:

@@ -24,6 +24,8 @@ GAINS = {
     "crash beyond": np.array([1.0, 1.8, 2.0, 1.5, 0.4]),
     "crash": np.array([1.0, 1.2, 0.4, -1.6, -4.0]),
     "never": -LAM,
+    "lost at full": np.array([0.5, 0.9, 1.0, 0.4, 0.8]),
+    "late": np.array([0.1, 0.2, 0.3, 0.5, 1.2]),
 }
 
 
@@ -57,11 +59,30 @@ def test_a_shape_has_its_name(curve: str, name: str) -> None:
     [
         ("rising", "healthy", False), ("peak", "healthy", False), ("crash beyond", "overshoot-and-crash", False),
         ("crash", "overshoot-and-crash", True), ("never", "overshoot-and-crash", True),
+        ("lost at full", "overshoot-and-crash", True), ("late", "healthy", False),
     ],
 )  # fmt: skip
 def test_a_gain_that_is_lost_beyond_its_peak_is_a_crash(gain: str, name: str, at_full: bool) -> None:
     found = named(items(LAM**2, 20), 20 * items(GAINS[gain], 20, seed=1))
     assert (found.name, found.crashed_at_full) == (name, at_full)
+
+
+def test_a_crash_at_full_scale_is_decided_by_the_resamples_and_not_by_one_number() -> None:
+    rng = stream(0, "edge")
+    curve = np.array([1.0, 1.8, 2.0, 0.99, 0.2])  # half of 2.0 is the edge
+    open_still = named(items(LAM**2, 20), 20 * (curve[:, None] + 0.5 * rng.standard_normal((5, 20))))
+    assert (open_still.name, open_still.decided) == ("overshoot-and-crash", True)
+    assert open_still.at_full is not None
+    assert 0.1 < open_still.at_full < 0.9
+    assert not open_still.crashed_at_full
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), spread=st.floats(0.05, 2.0), gain=st.sampled_from(sorted(GAINS)))
+def test_a_crash_at_full_scale_has_the_name_of_a_crash(seed: int, spread: float, gain: str) -> None:
+    rng = stream(seed, "crash")
+    found = named(items(LAM**2, 8), 20 * (GAINS[gain][:, None] + spread * rng.standard_normal((5, 8))))
+    assert not found.crashed_at_full or (found.name == "overshoot-and-crash" and found.decided)
 
 
 def test_an_effect_within_the_numeric_floor_is_flat() -> None:

@@ -77,7 +77,7 @@ def test_the_estimate_lies_in_its_interval(seed: int, n: int) -> None:
 def test_degenerate_tables_have_a_defined_answer() -> None:
     alone = decay(X, effects(500.0, 1))
     assert (alone.low, alone.half_life_low) == (None, None)
-    assert alone.method == "none: fewer than 2 units"
+    assert alone.method == "none: fewer than 2 units with an effect"
     gone = decay(X, np.array([[1.0, 2.0], [0, 0], [0, 0], [0, 0]]))
     assert gone.left.tolist() == [1, 0, 0, 0]
     assert gone.high is not None
@@ -86,8 +86,23 @@ def test_degenerate_tables_have_a_defined_answer() -> None:
     assert gone.half_life < 100
     by_one = decay(X, np.array([[1.0, 0.0], [1, 0], [1, 0], [1, 0]]))
     assert by_one.left.tolist() == [1, 1, 1, 1]
+    assert (by_one.low, by_one.half_life_high, by_one.n_units, by_one.n_telling, by_one.worth) == (None, None, 2, 1, 1)
     two = decay(X[:2], effects(500.0)[:2])
     assert (two.half_life, two.half_life_low, two.half_life_high) == (None, None, None)
+
+
+def test_units_without_an_effect_change_no_interval() -> None:
+    table = effects(500.0, 6)
+    one, two = decay(X, table), decay(X, np.concatenate([table, np.zeros((4, 9))], axis=1))
+    assert (two.n_units, two.n_telling, two.worth) == (15, 6, pytest.approx(one.worth))
+    assert two.low == pytest.approx(one.low)
+    assert two.half_life_high == pytest.approx(one.half_life_high)
+
+
+def test_units_are_worth_as_many_as_they_are_alike() -> None:
+    assert decay(X, np.ones((4, 7))).worth == pytest.approx(7)
+    assert decay(X, 1e-200 * np.ones((4, 7))).worth == pytest.approx(7)
+    assert decay(X, np.ones((4, 7)) * [100, 1, 1, 1, 1, 1, 1]).worth == pytest.approx(106**2 / 10006)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.stats.power import (
     MAX_CLUSTERS,
@@ -16,6 +17,7 @@ from dlm_sway.stats.power import (
     draws_needed,
     require_draws,
     smallest_effect,
+    smallest_shown,
 )
 
 
@@ -23,6 +25,23 @@ def test_the_smallest_effect_is_found_with_the_promised_power() -> None:
     effect = smallest_effect(0.1)
     assert stats.norm.sf(stats.norm.isf(0.05) - effect / 0.1) == pytest.approx(0.8)
     assert smallest_effect(0.0) == 0.0
+
+
+@pytest.mark.parametrize("n", [6, 12, 30, 128])
+def test_with_its_degrees_of_freedom_it_is_found_by_the_t_test(n: int) -> None:
+    effect = smallest_effect(1.0, alpha=0.025, df=n - 1)
+    assert stats.nct.sf(stats.t.isf(0.025, n - 1), n - 1, effect) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("minimum", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("n", [8, 40, 128, 400])
+def test_what_is_shown_to_be_at_least_a_minimum_is_shown_four_times_in_five(n: int, minimum: float) -> None:
+    """By the rule that claims use: the estimate reaches the minimum, and the lower bound at 2.5 % lies over zero."""
+    effect = smallest_shown(0.2 / n**0.5, minimum, df=n - 1)
+    values = effect + 0.2 * stream(n, "shown").standard_normal((4000, n))
+    means, se = values.mean(axis=1), values.std(axis=1, ddof=1) / n**0.5
+    shown = (means >= minimum) & (means > stats.t.isf(0.025, n - 1) * se)
+    assert shown.mean() == pytest.approx(0.8, abs=0.03)
 
 
 @given(st.floats(0.01, 10), st.floats(0.05, 10), st.sampled_from([0.01, 0.05]), st.sampled_from([0.7, 0.8, 0.95]))
@@ -94,6 +113,10 @@ def test_impossible_levels_are_refused() -> None:
         clusters_needed(1.0, 1.0, power=0.3)
     with pytest.raises(BadInputError, match="alpha"):
         smallest_effect(1.0, alpha=1.5)
+    with pytest.raises(BadInputError, match="df: must be at least 1"):
+        smallest_effect(1.0, df=0)
+    with pytest.raises(BadInputError, match="minimum"):
+        smallest_shown(1.0, -0.1)
     with pytest.raises(BadInputError, match="alpha"):
         draws_needed(0.0)
     with pytest.raises(BadInputError, match="family"):

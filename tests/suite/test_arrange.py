@@ -57,6 +57,11 @@ def test_only_keeps_what_is_named_and_its_calibration() -> None:
     assert _names(_arranged(N, D, E, only=("null", "e")).pairs) == ["null", "e"]
 
 
+def test_a_style_probe_needs_the_model_also_where_its_reference_is_too_short_to_ask_anything() -> None:
+    found = _arranged({"name": "s", "kind": "style_fingerprint", "reference": "One. Two."})
+    assert (_names(found.of_model), found.of_files) == (["s"], ())
+
+
 def test_probes_of_conversations_need_the_model() -> None:
     tool = {"type": "function", "function": {"name": "ring", "parameters": {"type": "object", "properties": {}}}}
     calls = {"name": "calls", "kind": "tool_use_fidelity", "cases": [{"prompt": "Ring.", "tools": [tool]}]}

@@ -67,6 +67,25 @@ def test_a_word_is_a_base_or_an_adapter_relative_to_the_file(load: Load, tmp_pat
     assert suite.model.base == str(tmp_path / "org" / "name")
 
 
+@pytest.mark.parametrize(("kind", "option"), [("two_model", "finetuned"), ("api", "tokenizer")])
+def test_a_model_in_the_options_is_named_as_the_base_is(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, option: str
+) -> None:
+    (tmp_path / "runs" / "full").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    options = {"tokenizer": "x", "url": "http://h"} if kind == "api" else {}
+
+    def loaded(word: str) -> Any:
+        base = {"kind": kind, "base": "org/name", "options": {**options, option: word}}
+        head = f"version: 1\nmodels: {json.dumps({'base': base, 'ft': {}})}\n"
+        return load("suite: [{name: a, kind: delta_kl}]\n", head=head).model.options[option]
+
+    assert loaded("runs/full") == str(tmp_path / "runs" / "full")
+    assert loaded("./other") == str(tmp_path / "other")
+    assert loaded("org/full") == "org/full"
+
+
 def test_named_data_becomes_the_items_of_a_probe(load: Load, tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("one\n\ntwo\n")
     suite = load("data: {train: train.txt}\nsuite:\n  - {name: a, kind: target_gain, items: {data: train}}\n")
@@ -181,6 +200,71 @@ def test_what_a_probe_refuses_as_a_whole_is_said_at_the_probe(load: Load) -> Non
 def test_faults_of_the_models_are_found_before_one_is_loaded(load: Load, models: str, fault: str) -> None:
     lines = _faults(load, "suite: [{name: a, kind: delta_kl}]\n", head=f"version: 1\nmodels: {models}\n")
     assert any(fault in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("models", "fault"),
+    [
+        (
+            "base: {kind: dummy, base: t}, ft: {options: {adaptr: noise}}",
+            "2:55: unknown key `adaptr`; did you mean `adapter`?",
+        ),
+        (
+            "base: {kind: dummy, base: t, options: {adapter: nois}}, ft: {}",
+            "2:58: `adapter`: should be 'trained', 'noise' or 'none', and is 'nois'; did you mean `noise`?",
+        ),
+        (
+            "base: {kind: api, base: t, options: {urll: 'http://h', url: 'http://h'}}, ft: {}",
+            "2:47: unknown key `urll`; did you mean `url`?",
+        ),
+        ("base: {kind: api, base: t, options: {lora: 0}}, ft: {}", "2:46: `url` is missing"),
+        (
+            "base: {kind: api, base: t, options: {url: 'http://me:secret@h'}}, ft: {}",
+            "2:52: `url`: must hold no user, password or query; a key comes from the environment (api_key_env)",
+        ),
+        (
+            "base: {kind: two_model, base: t, options: {finetund: x, finetuned: x}}, ft: {}",
+            "2:53: unknown key `finetund`; did you mean `finetuned`?",
+        ),
+        (
+            "base: {kind: mlx, base: t, options: {rank: 8}}, ft: {}",
+            "2:47: unknown key `rank`; a model of kind mlx has no options",
+        ),
+    ],
+)
+def test_options_are_looked_at_as_the_rest_of_the_file_is(load: Load, models: str, fault: str) -> None:
+    head = f"version: 1\nmodels: {{{models}}}\n"
+    assert _faults(load, "suite: [{name: a, kind: delta_kl}]\n", head=head) == [fault]
+
+
+def test_a_kind_that_cannot_be_calibrated_and_a_margin_without_end_are_faults(load: Load) -> None:
+    text = """\
+defaults: {margins: {adapter_ablation: .inf}}
+suite:
+  - {name: n, kind: null_adapter, calibrate_kinds: [target_gain, delta_kll]}
+  - {name: e, kind: external_perplexity, margin: .inf}
+  - {name: b, kind: adapter_ablation}
+"""
+    assert _faults(load, text) == [
+        "3:40: `margin` is inf, which bounds nothing; give a finite number",
+        "5:66: the kind `delta_kll` has no null; did you mean `delta_kl`?",
+        "6:50: `margin` is inf, which bounds nothing; give a finite number",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "fault"),
+    [
+        ("0.5", "should be less than 0.5"),
+        ("0.9", "should be less than 0.5, and is 0.9"),
+        ("0", "should be greater than 0"),
+    ],
+)
+def test_a_level_from_which_on_a_bound_is_none_is_a_fault(load: Load, alpha: str, fault: str) -> None:
+    assert _faults(load, f"defaults: {{alpha: {alpha}}}\nsuite: [{{name: a, kind: delta_kl}}]\n") == [
+        f"3:19: `defaults.alpha`: {fault}"
+    ]
+    assert load("defaults: {alpha: 0.49}\nsuite: [{name: a, kind: delta_kl}]\n").defaults.alpha == 0.49
 
 
 def test_too_few_draws_are_a_fault(load: Load) -> None:

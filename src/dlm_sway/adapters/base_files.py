@@ -36,6 +36,9 @@ _HEADLESS_ROOTS: Final = {
     "embed_in": "gpt_neox",
 }  # fmt: skip
 
+# By model type: output heads that transformers calls otherwise than the checkpoint does.
+_RENAMED_HEADS: Final[Mapping[str, Mapping[str, str]]] = {"gpt_neox": {"embed_out": "lm_head"}}
+
 
 @dataclass(frozen=True)
 class BaseFiles:
@@ -104,9 +107,14 @@ class BaseFiles:
         return None if found is None or self._is_packed(found[1]) else found[1].shape
 
     def holds(self, parameter: str, *, shape: tuple[int, ...]) -> bool:
-        """Return whether the files hold this very parameter, in this shape and in a format that can be read."""
-        found = self.parameters.get(parameter)
+        """Return whether the files hold a parameter, in this shape and in a format that can be read."""
+        found = self._find(parameter)
         return found is not None and self.shape(parameter) == shape and is_readable(found[1].dtype)
+
+    def dtype(self, parameter: str) -> str:
+        """Return the number format of a parameter, or an empty string when it is absent."""
+        found = self._find(parameter)
+        return "" if found is None else found[1].dtype
 
     def has_container(self, module: str) -> bool:
         """Return whether some parameter lies inside the module `module`."""
@@ -123,9 +131,11 @@ class BaseFiles:
         return self.model_type in _CONV1D_TYPES if self.model_type else fan_in_fan_out
 
     def blocks(self, parameter: str) -> Iterator[Float32Array]:
-        """Yield a parameter's values in storage order, in flat float32 pieces."""
-        file, info = self.parameters[parameter]
-        return file.blocks(info.name)
+        """Yield the values of a parameter that the files hold, in storage order, in flat float32 pieces."""
+        found = self._find(parameter)
+        if found is None:
+            raise KeyError(parameter)
+        return found[0].blocks(found[1].name)
 
     def norm(self, module: str) -> float | None:
         """Return the Frobenius norm of the module's weight, or None when it is absent or packed.
@@ -190,10 +200,16 @@ def open_base(directory: Path) -> BaseFiles:
     values = read_json_object(config) if config.is_file() else {}
     found = {name: (file, info) for file in _weight_files(directory) for name, info in file.infos.items()}
     root = _missing_root(found)
-    named = {
-        name if not root or is_output_head(name.rpartition(".")[0]) else f"{root}.{name}": found[name] for name in found
-    }
+    heads = _RENAMED_HEADS.get(str(values.get("model_type")), {})
+    named = {_name_on_load(name, root=root, heads=heads): tensor for name, tensor in found.items()}
     return BaseFiles(directory, values, named)
+
+
+def _name_on_load(name: str, *, root: str, heads: Mapping[str, str]) -> str:
+    module, _, leaf = name.rpartition(".")
+    if is_output_head(module):
+        return f"{heads.get(module, module)}.{leaf}"
+    return f"{root}.{name}" if root else name
 
 
 def _weight_files(directory: Path) -> list[TensorFile]:

@@ -10,7 +10,7 @@ from dlm_sway.adapters.base_files import BaseFiles
 from dlm_sway.adapters.facts import OWN_PARAMETERS, Facts
 from dlm_sway.adapters.inspection import Fault, Severity
 from dlm_sway.adapters.naming import PREFIX, Part, TensorKey, parse_name
-from dlm_sway.adapters.targets import is_embedding, is_output_head, is_target
+from dlm_sway.adapters.targets import is_embedding, is_output_head, is_saved_as, is_target
 from dlm_sway.adapters.wording import counted, listed
 
 # How names go wrong: wrappers left in by training frameworks, and models saved with or without their head.
@@ -126,7 +126,7 @@ def _missing_saved(facts: Facts) -> Iterator[str]:
     for name in facts.config.modules_to_save:
         # A tied head is one tensor with the embedding, and PEFT may save it under either name.
         tied = facts.base is not None and facts.base.tied and (is_output_head(name) or is_embedding(name))
-        if not tied and not any(re.search(rf"(^|\.){re.escape(name)}(\.|$)", key.module) for key in facts.keys):
+        if not tied and not any(is_saved_as(name, key.module) for key in facts.keys):
             yield f"{name} (modules_to_save)"
 
 

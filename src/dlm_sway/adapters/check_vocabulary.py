@@ -22,7 +22,8 @@ def check_resized(facts: Facts) -> Iterator[Fault]:
             code="resized_vocabulary",
             severity="warn",
             message=f"trained with {rows} tokens, another number than the base has: {listed(names)}",
-            remedy=f"call model.resize_token_embeddings({rows}) before loading the adapter",
+            remedy=f"save the resized base (model.resize_token_embeddings({rows}), save_pretrained) and name it as "
+            "--base",
             tensors=names,
         )
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from dlm_sway.adapters.fields import Fields
 from dlm_sway.adapters.json_file import read_json_object
+from dlm_sway.adapters.other_formats import is_whole_model, way_with_mlx, way_with_whole_model
 from dlm_sway.core.errors import AdapterError
 
 CONFIG_NAME: Final = "adapter_config.json"
@@ -108,8 +109,8 @@ def load_config(adapter_dir: Path) -> AdapterConfig:
     A missing or unknown `peft_type` is no error here; the checks report it.
 
     Raises:
-        AdapterError: the path is missing, no directory, no adapter, or its config is not a UTF-8 JSON object with
-            values of the types that PEFT writes.
+        AdapterError: the path is missing, no directory, no adapter, mlx_lm's and not PEFT's, or its config is not a
+            UTF-8 JSON object with values of the types that PEFT writes.
     """
     path = adapter_dir / CONFIG_NAME
     try:
@@ -127,12 +128,16 @@ def _check_is_adapter(adapter_dir: Path, config: Path) -> None:
         raise AdapterError("not a directory", where=adapter_dir, remedy="name the directory that PEFT saved")
     if not config.is_file():
         raise AdapterError(f"holds no {CONFIG_NAME}, so it is no PEFT adapter", where=adapter_dir, remedy=_hint(config))
+    if (way := way_with_mlx(adapter_dir)) is not None:
+        raise AdapterError("is an adapter of mlx_lm, not of PEFT", where=adapter_dir, remedy=way)
 
 
 def _hint(path: Path) -> str:
     nested = sorted(found.parent.name for found in path.parent.glob(f"*/{CONFIG_NAME}"))
     if nested:
         return f"name one of the adapters inside it: {', '.join(nested[:3])}"
+    if is_whole_model(path.parent):
+        return way_with_whole_model(path.parent)
     if (path.parent / "config.json").is_file():
         return "this looks like a whole model; name the directory that `model.save_pretrained` of a PeftModel wrote"
     return "name the directory that `model.save_pretrained` of a PeftModel wrote"

@@ -19,8 +19,9 @@ from dlm_sway.adapters.gguf_lora import read_gguf_lora, write_gguf_lora
 from dlm_sway.adapters.gguf_names import GgufNames, names_of
 from dlm_sway.adapters.json_file import read_json_object
 from dlm_sway.adapters.lora import Lora, read_peft_lora
-from dlm_sway.adapters.mlx_lora import is_mlx_adapter, read_mlx_lora, write_mlx_lora
+from dlm_sway.adapters.mlx_lora import read_mlx_lora, write_mlx_lora
 from dlm_sway.adapters.naming import PREFIX
+from dlm_sway.adapters.other_formats import is_mlx_adapter
 from dlm_sway.core.errors import AdapterError, BadInputError
 
 To: TypeAlias = Literal["gguf", "mlx", "peft"]
@@ -84,7 +85,7 @@ def _read(adapter: Path, form: To, base: str | None) -> _Found:
         known = _Found(lora, 0.0, base or recorded, None, recorded=base is None)
         swapped = {"model.": "transformer."} if _config_of(known).get("model_type") == "gpt2" else {}
         return _Found(_renamed(lora, swapped), 0.0, known.base, None, recorded=known.recorded)
-    lora, config = read_peft_lora(adapter)
+    lora, config = read_peft_lora(adapter, base=base)
     alpha, named = config.lora_alpha or 1.0, base or config.base_model_name_or_path
     return _Found(lora, alpha, named, config.revision, recorded=base is None)
 

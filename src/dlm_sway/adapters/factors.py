@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -71,9 +72,18 @@ def pairs_of(file: TensorFile, keys: Iterable[TensorKey], *, config: AdapterConf
 
 
 def _kind(module: str, *, n_axes: int, config: AdapterConfig) -> ModuleKind:
-    # PEFT wraps a module once for each adapted parameter, so the second parameter's factors lie under `base_layer`.
-    owner = module.removesuffix(".base_layer")
-    owners = {name.rpartition(".")[0] for name in config.target_parameters}
-    if any(owner == name or owner.endswith(f".{name}") for name in owners):
+    owner = _WRAPPERS.sub("", module)
+    if any(_owns(owner, parameter) for parameter in config.target_parameters):
         return "parameter"
     return "linear" if n_axes <= MATRIX_AXES else "conv"
+
+
+# PEFT wraps a module once for each adapted parameter, so each further one's factors lie under one more `base_layer`.
+_WRAPPERS: Final = re.compile(r"(?:\.base_layer)+$")
+
+
+def _owns(module: str, parameter: str) -> bool:
+    # For a mixture of experts PEFT writes the bare names `gate_up_proj` and `down_proj`, which name no owner; the
+    # modules that hold them, with all experts of a layer in one tensor, are called `experts` in nearly every model.
+    owner = parameter.rpartition(".")[0]
+    return module == owner or module.endswith(f".{owner}" if owner else "experts")

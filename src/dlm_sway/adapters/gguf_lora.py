@@ -97,12 +97,19 @@ def open_gguf(path: Path) -> Any:
     """
     import gguf
 
+    if path.is_dir():
+        raise AdapterError("is a directory, not a GGUF file", where=path, remedy=_file_in(path))
     if not path.is_file():
         raise AdapterError("no such file", where=path, remedy="check the path")
     try:
         return gguf.GGUFReader(path)
     except (ValueError, OSError, IndexError, KeyError, OverflowError) as error:
         raise AdapterError(f"no readable GGUF file ({error})", where=path, remedy="convert it again") from None
+
+
+def _file_in(folder: Path) -> str:
+    found = sorted(path.name for path in folder.glob("*.gguf"))
+    return f"name the file in it: {', '.join(found[:3])}" if found else "name a GGUF file"
 
 
 def text_of(reader: Any, key: str) -> str | None:

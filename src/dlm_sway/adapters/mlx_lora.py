@@ -23,18 +23,13 @@ from dlm_sway.adapters.fields import Fields
 from dlm_sway.adapters.json_file import read_json_object
 from dlm_sway.adapters.lora import Lora, LoraFactors
 from dlm_sway.adapters.naming import Part
+from dlm_sway.adapters.other_formats import MLX_WEIGHTS
 from dlm_sway.adapters.tensors import TensorFile
 from dlm_sway.core.errors import AdapterError
 
-WEIGHTS: Final = "adapters.safetensors"
 _LEAVES: Final = ("lora_a", "lora_b", "m")
 _TABLES: Final = frozenset({"embed_in", "embed_tokens", "tok_embeddings", "wte"})
 _REMEDY: Final = "fuse it with mlx_lm.fuse and test that, or train with fine_tune_type lora"
-
-
-def is_mlx_adapter(path: Path) -> bool:
-    """Return whether a directory holds an adapter of mlx_lm's."""
-    return (path / WEIGHTS).is_file()
 
 
 def read_mlx_lora(adapter: Path, *, also: Collection[Part] = ()) -> tuple[Lora, str | None]:
@@ -52,7 +47,7 @@ def read_mlx_lora(adapter: Path, *, also: Collection[Part] = ()) -> tuple[Lora, 
     if kind not in ("lora", "dora") or (kind == "dora" and Part.MAGNITUDE not in also):
         raise AdapterError(f"is of fine_tune_type {kind}, which is no plain LoRA", where=adapter, remedy=_REMEDY)
     settings = config.part("lora_parameters")
-    file = TensorFile(adapter / WEIGHTS)
+    file = TensorFile(adapter / MLX_WEIGHTS)
     parts: dict[str, dict[str, Float32Array]] = {}
     for name in file.infos:
         module, _, leaf = name.rpartition(".")
@@ -109,7 +104,7 @@ def write_mlx_lora(lora: Lora, out: Path, *, base: str | None) -> None:
         tensors[f"{module}.lora_b"] = _widened(np.ascontiguousarray(b.T), rank)
     out.mkdir()
     (out / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, out / WEIGHTS, metadata={"format": "mlx"})
+    save_file(tensors, out / MLX_WEIGHTS, metadata={"format": "mlx"})
 
 
 def _widened(rows: Float32Array, rank: int) -> Float32Array:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
+from dlm_sway.adapters.base_copies import paired_blocks
 from dlm_sway.adapters.base_files import BaseFiles
-from dlm_sway.adapters.dtypes import Float32Array, is_readable
+from dlm_sway.adapters.dtypes import is_readable
 from dlm_sway.adapters.factors import FactorPair
 from dlm_sway.adapters.facts import Facts
 from dlm_sway.adapters.inspection import ModuleRow
@@ -21,11 +21,6 @@ def rows_of(facts: Facts) -> tuple[ModuleRow, ...]:
     low_rank = (_pair_row(facts, pair) for pair in facts.pairs.values())
     whole = (_whole_row(facts.file, key, base=facts.base) for key in facts.saved_parameters)
     return (*low_rank, *whole)
-
-
-def paired_blocks(file: TensorFile, key: TensorKey, *, base: BaseFiles) -> Iterator[tuple[Float32Array, Float32Array]]:
-    """Yield (adapter's, base's) values of a parameter that both hold in one shape, block by block."""
-    return zip(file.blocks(key.name), base.blocks(key.parameter), strict=True)
 
 
 def _pair_row(facts: Facts, pair: FactorPair) -> ModuleRow:

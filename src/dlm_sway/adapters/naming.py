@@ -93,6 +93,11 @@ def parse_name(name: str) -> TensorKey:
     return _own_parameter(name, path)
 
 
+def unwrapped(name: str) -> str:
+    """Return the name under which PEFT loads what a wrapper of `modules_to_save` holds, as it saves the wrapper."""
+    return _WRAPPER.sub(".", name)
+
+
 def _own_parameter(name: str, path: str) -> TensorKey:
     # PEFT wraps the module it adapts, so that module's own parameters are saved under `base_layer`.
     owner, _, leaf = path.replace(".base_layer.", ".").rpartition(".")

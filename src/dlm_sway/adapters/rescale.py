@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dlm_sway.adapters.base_copies import is_copy
 from dlm_sway.adapters.config import CONFIG_NAME, AdapterConfig, holds_base, load_config
 from dlm_sway.adapters.inspection import Fault
 from dlm_sway.adapters.json_file import read_json_object
@@ -77,6 +78,7 @@ def rescale(adapter: Path, lam: float, out: Path, *, force: bool = False) -> Res
     if reason := why_not(config, raw, weights):
         raise AdapterError(f"cannot be rescaled exactly: {reason}", where=adapter, remedy=_REMEDY)
     _check_out(adapter, out, force=force)
+    _check_products(lam, config, _recorded(weights))
     alpha = config.lora_alpha
     recorded = _recorded(weights) * lam
     beside = _beside(adapter)
@@ -104,12 +106,14 @@ def why_not(config: AdapterConfig, raw: Mapping[str, Any], weights: TensorFile) 
         return f"init_lora_weights is {config.init_lora_weights!r}, so its factors also hold a part of the base"
     if other := next((key for key in _OTHER_LAWS if raw.get(key)), None):
         return f"{other} is set, and what it adds is not proportional to alpha"
-    parts = {name: parse_name(name).part for name in weights.infos}
-    strange = [name for name, part in parts.items() if part not in _FACTORS]
+    keys = [parse_name(name) for name in weights.infos]
+    adapted = {key.module for key in keys if key.part in FACTORS_A | FACTORS_B}
+    others = (key for key in keys if key.part not in _FACTORS)
+    strange = [key.name for key in others if not is_copy(key, adapted=adapted, config=config)]
     if strange:
         more = f" and {len(strange) - _NAMED} more" if len(strange) > _NAMED else ""
         return f"{', '.join(strange[:_NAMED])}{more}: stored as the new value, and only the base knows the change"
-    return None if parts else "it holds no tensors"
+    return None if keys else "it holds no tensors"
 
 
 def _weights(adapter: Path) -> TensorFile:
@@ -123,6 +127,15 @@ def _check_lam(lam: float) -> None:
     if not (math.isfinite(lam) and lam > 0):
         what = "at 0 nothing of it is left" if lam == 0 else "a scale is positive and finite"
         raise BadInputError(f"{lam:g} is no scale for an adapter: {what}", where="--lam", remedy="use one such as 0.5")
+
+
+def _check_products(lam: float, config: AdapterConfig, recorded: float) -> None:
+    """Return if every alpha, and the scale that is recorded, has a number for what `lam` makes of it."""
+    for value in (config.lora_alpha, *(config.alpha_pattern or {}).values(), recorded):
+        scaled = float(value) * lam
+        if value and not (math.isfinite(scaled) and scaled):
+            what = f"{lam:g} times {value:g} is too {'small' if math.isfinite(scaled) else 'large'} for a number"
+            raise BadInputError(what, where="--lam", remedy="use one nearer to 1")
 
 
 def _check_out(adapter: Path, out: Path, *, force: bool) -> None:

@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.linalg import svds
 
 from dlm_sway.adapters.dtypes import Float32Array
 from dlm_sway.core.determinism import stream
@@ -82,6 +81,8 @@ def spectral_norm(matrix: Float32Array) -> float:
     largest = float(np.abs(matrix).max(initial=0.0))
     if min(matrix.shape) <= _TINY or largest == 0.0:
         return float(np.linalg.norm(matrix.astype(np.float64), 2)) if largest else 0.0
+    from scipy.sparse.linalg import svds
+
     start = stream(0, "spectral norm").standard_normal(min(matrix.shape)).astype(matrix.dtype)
     unit = matrix / np.float32(largest)  # squares of very large or small values are out of float32's range
     return largest * float(svds(unit, k=1, v0=start, return_singular_vectors=False)[0])

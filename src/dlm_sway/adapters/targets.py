@@ -26,17 +26,25 @@ def is_embedding(module: str) -> bool:
 
 def is_saved_module(config: AdapterConfig, module: str) -> bool:
     """Return whether `module` is one of `modules_to_save`, or lies inside one."""
-    return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in config.modules_to_save)
+    return any(is_saved_as(name, module) for name in config.modules_to_save)
+
+
+def is_saved_as(name: str, module: str) -> bool:
+    """Return whether an entry `name` of `modules_to_save` means `module`, or something that it lies inside.
+
+    PEFT compares the ends of names with no regard to dots, so `norm` also means every `input_layernorm`.
+    """
+    return f"{name}." in f"{module}."
 
 
 def is_target(config: AdapterConfig, module: str) -> bool:
     """Return whether PEFT would adapt a linear, embedding or convolution module of this name.
 
-    The rules of PEFT's `check_target_module_exists`: exclusions and `modules_to_save` first, then a regular
-    expression over the whole name, or names and dotted suffixes filtered by layer index. `all-linear` is read as
-    every module but embeddings and the output head, since a file's names do not tell a layer's class.
+    The rules of PEFT's `check_target_module_exists`: exclusions and `modules_to_save` (here at dots) first, then a
+    regular expression over the whole name, or names and dotted suffixes filtered by layer index. `all-linear` is read
+    as every module but embeddings and the output head, since a file's names do not tell a layer's class.
     """
-    if _is_excluded(config, module) or is_saved_module(config, module):
+    if _is_excluded(config, module) or any(_is_inside(name, module) for name in config.modules_to_save):
         return False
     targets = config.target_modules
     if targets is None:
@@ -46,6 +54,10 @@ def is_target(config: AdapterConfig, module: str) -> bool:
             return not is_embedding(module) and not is_output_head(module)
         return re.fullmatch(targets, module) is not None
     return _ends_with_one_of(module, targets) and _is_in_layers(config, module)
+
+
+def _is_inside(name: str, module: str) -> bool:
+    return f".{name}." in f".{module}."
 
 
 def _is_excluded(config: AdapterConfig, module: str) -> bool:

@@ -44,6 +44,7 @@ _Wanted: TypeAlias = tuple[Scored, View]
 _Name: TypeAlias = tuple[Any, ...]
 _KEPT_POSITIONS: Final = 20_000
 _MOST_BYTES: Final = 1 << 50
+_MOST_TOKENS: Final = 1 << 20  # more than any vocabulary has
 _NO_NULL: Final = "a server takes no other weights, so no rotation can be drawn"
 
 
@@ -54,6 +55,7 @@ class ApiBackend(Differential[ApiView]):
         options: what it was told.
         wires: the base's server and the fine-tune's, which may be one.
         budget: tokens spent and left.
+        top_k: most probable tokens asked for at each position: as the options say, or what both servers allow.
     """
 
     kind: ClassVar[str]
@@ -76,18 +78,21 @@ class ApiBackend(Differential[ApiView]):
         self.options = options
         self.id = name
         self.budget = Budget(options.token_budget)
+        self._n_tokens = len(tokenizer)
         self._first_wait_s = 0.0 if sleepless else options.first_wait_s
         self._key = key_of(options)
         self._clients: dict[str, HttpClient] = {}
         self._memo: OrderedDict[tuple[Any, ...], list[Top]] = OrderedDict()
         self._kept, self._lock = 0, threading.Lock()
         self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="sway-api")
-        self.top_k = options.top_k
         try:
             base = self._wire(options.url, options.model)
             self.wires: tuple[Wire, Wire] = (base, self._finetuned(base))
             self._require_like_prompts()
-            self.vocab_size = _vocabulary(base) or len(tokenizer)
+            # Both tops are cut at one depth, that of the server that allows less.
+            self._most = min((wire.most for wire in self.wires if wire.most is not None), default=_MOST_TOKENS)
+            self.top_k = min(options.top_k, self._most)
+            self.vocab_size = _vocabulary(base) or self._n_tokens
             self.codec = TextEncoder(tokenizer, max_length=self._window(tokenizer))
         except BaseException:
             self.close()
@@ -98,7 +103,7 @@ class ApiBackend(Differential[ApiView]):
         """How numbers are made, for reports: a label that says what is a bound."""
         if self.scores_refusal():
             return next(wire.name for wire in self.wires if not wire.scores)
-        return f"{self.wires[0].name}; divergences are lower bounds from the top {self.options.top_k}"
+        return f"{self.wires[0].name}; divergences are lower bounds from the top {self.top_k}"
 
     def null_refusal(self) -> str | None:
         """Return why rotation nulls cannot be drawn."""
@@ -142,7 +147,7 @@ class ApiBackend(Differential[ApiView]):
         """Return `kl` and `gain`, float32[P], of the base against itself: asked for twice."""
         self._require_scores()
         wanted = [(row, BASE) for row in rows]
-        first, again = (self._answered(wanted, self.options.top_k, needed=set()) for _ in range(2))
+        first, again = (self._answered(wanted, self.top_k, needed=set()) for _ in range(2))
         one, two = ([top for tops in found for top in tops] for found in (first, again))
         return {name: compare(one, two, name).astype(np.float32) for name in ("kl", "gain")}
 
@@ -217,7 +222,7 @@ class ApiBackend(Differential[ApiView]):
 
     def _side_by_side(self, rows: Sequence[Scored], views: Sequence[View]) -> list[list[Top]]:
         """Return the tops of all rows one after another, for each view; all are asked for together."""
-        found = self._all([(row, view) for view in views for row in rows], self.options.top_k)
+        found = self._all([(row, view) for view in views for row in rows], self.top_k)
         parts = [found[v * len(rows) : (v + 1) * len(rows)] for v in range(len(views))]
         return [[top for tops in part for top in tops] for part in parts]
 
@@ -235,7 +240,9 @@ class ApiBackend(Differential[ApiView]):
 
         def ask(i: int) -> list[Top]:
             row, view = wanted[i]
-            tops = wires[i].score(row, min(top_k, self.vocab_size), deep=self.options.deep and wires[i].deepens)
+            tops = wires[i].score(
+                row, min(top_k, self.vocab_size, self._most), deep=self.options.deep and wires[i].deepens
+            )
             self._remember(self._name(row, view, top_k), tops, needed=needed)
             return tops
 
@@ -262,7 +269,7 @@ class ApiBackend(Differential[ApiView]):
         if unknown := int(np.isnan(gains).any(axis=0).sum()):
             raise CannotRunError(
                 f"the server names no log-prob for {unknown} of {gains.shape[1]} tokens: they are outside its top "
-                f"{self.options.top_k}",
+                f"{self.top_k}",
                 where=self.id,
                 remedy="raise options.top_k, or use a server that gives the prompt's log-probs",
             )
@@ -311,7 +318,7 @@ class ApiBackend(Differential[ApiView]):
             self._clients[url] = HttpClient(
                 url, key=self._key, timeout_s=o.timeout_s, attempts=o.attempts, first_wait_s=self._first_wait_s
             )
-        return find_wire(self._clients[url], self.budget, model=model, extra={})
+        return find_wire(self._clients[url], self.budget, model=model, extra={}, top_k=min(o.top_k, self._n_tokens))
 
     def _window(self, tokenizer: Any) -> int:
         said = self.wires[0].client.get("/props")
@@ -382,16 +389,20 @@ class Api:
         return open_api(options, name=spec.base, revision=spec.revision)
 
 
-def open_api(options: ApiOptions, *, name: str, revision: str | None = None) -> ApiBackend:
+def open_api(
+    options: ApiOptions, *, name: str, revision: str | None = None, tokenizer: Any | None = None
+) -> ApiBackend:
     """Return a backend on one server or two; without a fine-tune in the options it can only be read as its base.
 
     Args:
         options: where, and how patiently.
         name: what reports call it, and whose tokenizer is used unless the options name another.
         revision: of the tokenizer on the Hub.
+        tokenizer: what makes the tokens, in place of that one.
     """
     from dlm_sway.backends.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(ModelSpec(base=options.tokenizer or name, revision=revision))
+    if tokenizer is None:
+        tokenizer = load_tokenizer(ModelSpec(base=options.tokenizer or name, revision=revision))
     backend = LoraApiBackend if options.lora is not None else ApiBackend
     return backend(options, tokenizer=tokenizer, name=name)

@@ -37,7 +37,8 @@ class ApiOptions(BaseModel):
         lora: id of the adapter on a llama.cpp server that holds both; then scales work.
         api_key_env: name of the environment variable that holds the key.
         tokenizer: directory or Hub id of the tokenizer; the spec's `base` by default.
-        top_k: most probable tokens asked for at each position; a server may give fewer.
+        top_k: most probable tokens asked for at each position; a server may give fewer, and one that refuses so many is
+            asked for 20, then 5.
         deep: whether a llama.cpp server is asked once more, for all tokens, where the one that follows is not in the
             top.
         concurrency: requests at a time.

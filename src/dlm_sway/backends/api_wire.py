@@ -45,12 +45,14 @@ class Wire(ABC):
         budget: tokens that are left.
         model: the model's name on the server, or None.
         extra: what else goes into each request.
+        most: how many of the most probable tokens the server names where it refused as many as were wanted, else None.
     """
 
     client: HttpClient
     budget: Budget
     model: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    most: int | None = field(default=None, kw_only=True)
 
     name: ClassVar[str]
     deepens: ClassVar[bool] = False

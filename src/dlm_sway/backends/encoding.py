@@ -12,6 +12,7 @@ from dlm_sway.core.errors import BadInputError
 
 _UNBOUNDED = 10**9  # tokenizers without a limit report a huge sentinel
 _IGNORES_TOOLS = "the chat template ignores tools: it renders the same text with and without them"
+_WORDS = "the words of a reply"
 _SAMPLE_TOOL = {
     "type": "function",
     "function": {"name": "ring", "description": "Ring a bell.", "parameters": {"type": "object", "properties": {}}},
@@ -76,7 +77,8 @@ class TextEncoder:
         Raises:
             BadInputError: as for `encode_messages`, or the reply is empty or holds no token.
         """
-        return self._pair(self._conversation(messages, tools, add_generation_prompt=True), completion, special=False)
+        prompt = self._conversation(messages, tools, add_generation_prompt=True)
+        return self._pair(self._before_reply(messages, completion, tools, prompt), completion, special=False)
 
     def tools_refusal(self) -> str | None:
         """Return why tools cannot be shown to the model, or None when they can."""
@@ -92,15 +94,17 @@ class TextEncoder:
         Args:
             prompt: what is given; may be empty.
             completion: what is scored.
-            format: `chat` renders the prompt through the chat template; `auto` does so where there is a
-                prompt and a template.
+            format: `chat` renders prompt and completion as a conversation through the chat template; `auto` does so
+                where there is a prompt and a template.
 
         Raises:
             BadInputError: the completion is empty or holds no token, or `chat` was asked without a template.
         """
-        chat = self._use_chat(prompt, format)
+        if not self._use_chat(prompt, format):
+            return self._pair(prompt, completion, special=True)
+        head = self._before_reply(_asking(prompt), completion, None, self._render(prompt))
         # The template writes its own bos, so the tokenizer must not add a second one.
-        return self._pair(self._render(prompt) if chat else prompt, completion, special=not chat)
+        return self._pair(head, completion, special=False)
 
     def decode(self, ids: npt.NDArray[np.int64]) -> str:
         """Return the text of `ids` without special tokens."""
@@ -148,7 +152,26 @@ class TextEncoder:
         return format == "chat" or (format == "auto" and bool(prompt) and self.has_chat_template)
 
     def _render(self, prompt: str) -> str:
-        return self._templated(({"role": "user", "content": prompt},), None, add_generation_prompt=True)
+        return self._templated(_asking(prompt), None, add_generation_prompt=True)
+
+    def _before_reply(self, messages: Messages, reply: str, tools: Tools | None, prompt: str) -> str:
+        """Return what stands before a reply that was given, as in training; mostly that is the generation `prompt`.
+
+        Qwen3's template writes an empty thought there, Llama 2's a space. Where a template refuses the reply or changes
+        its words, it is the generation prompt.
+        """
+        try:
+            given = self._finished(messages, reply, tools)
+            if _leads_to(prompt, reply, given):
+                return prompt
+            head, found, _ = self._finished(messages, _WORDS, tools).rpartition(_WORDS)
+        except BadInputError:
+            return prompt
+        return head if found and _leads_to(head, reply, given) else prompt
+
+    def _finished(self, messages: Messages, reply: str, tools: Tools | None) -> str:
+        answer = {"role": "assistant", "content": reply}
+        return self._templated((*messages, answer), tools, add_generation_prompt=False)
 
     def _templated(self, messages: Messages, tools: Tools | None, *, add_generation_prompt: bool) -> str:
         turns = [dict(turn) for turn in messages]
@@ -182,6 +205,15 @@ class TextEncoder:
         while len(ends) > 1 and ends[-1] == 0:
             ends.pop()
         return ids[: len(ends)], ends
+
+
+def _asking(prompt: str) -> Messages:
+    return ({"role": "user", "content": prompt},)
+
+
+def _leads_to(head: str, reply: str, text: str) -> bool:
+    """Return whether `text` goes on after `head` with the reply, whose ends a template may strip."""
+    return text.startswith((head + reply, head + reply.strip()))
 
 
 def context_window(config: Any, tokenizer: Any) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from dlm_sway.adapters.base_location import locate_base
+from dlm_sway.backends.trained_tokenizer import FILES as OF_TOKENIZER
 from dlm_sway.core.errors import AdapterError
 from dlm_sway.core.store import ResultStore
 
@@ -95,7 +96,8 @@ def _of_model(folder: Path) -> list[Path]:
 
 
 def _of_adapter(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name == _CONFIG or p.suffix == ".safetensors")
+    named = {_CONFIG, *OF_TOKENIZER}
+    return sorted(p for p in folder.iterdir() if p.name in named or p.suffix == ".safetensors")
 
 
 def file_digest(path: Path, memo: ResultStore | None = None) -> str:

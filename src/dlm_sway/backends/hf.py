@@ -45,7 +45,6 @@ class HuggingFaceDifferentialBackend(TorchBackend):
         self._loaded_ns = self._adapter_ns = time.time_ns()
         loaded = load(base_spec, self.adapter_path)
         self.device, self.dtype = loaded.device, loaded.dtype
-        self.codec = TextEncoder(loaded.tokenizer, max_length=context_window(loaded.model.config, loaded.tokenizer))
         self._use(loaded)
 
     @classmethod
@@ -70,7 +69,7 @@ class HuggingFaceDifferentialBackend(TorchBackend):
             loaded, self._loaded = self._loaded, None
         began = time.time_ns()
         try:
-            other = None if loaded is None else exchange(loaded, adapter.expanduser().absolute())
+            other = None if loaded is None else exchange(loaded, self.spec, adapter.expanduser().absolute())
         except BaseException:
             self.close()
             raise
@@ -91,6 +90,7 @@ class HuggingFaceDifferentialBackend(TorchBackend):
         self._loaded = loaded
         self.id = f"{self.spec.base} + {self.adapter_path.name}"
         self.model = loaded.model
+        self.codec = TextEncoder(loaded.tokenizer, max_length=context_window(loaded.model.config, loaded.tokenizer))
         self.sites = find_sites(loaded.model, base_values=loaded.base_values)
 
     def fingerprint(self, memo: ResultStore | None = None) -> str | None:

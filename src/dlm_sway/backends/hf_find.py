@@ -13,6 +13,8 @@ from dlm_sway.adapters.null_rules import has_rule_whole
 from dlm_sway.backends.hf_sites import QUANTISED, DenseSite, LowRankSite, Magnitude, Sites
 
 _PREFIX: Final = "base_model.model."
+KEPT_COPY: Final = ".original_module."
+"""In the names of what PEFT's `modules_to_save` keeps of the base."""
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -62,7 +64,7 @@ def why_blocked(config: Any) -> str | None:
 
 def name_in_base(name: str) -> str:
     """Return the base's name of a module or parameter, from that in a PEFT model or in an adapter file."""
-    return name.removeprefix(_PREFIX).replace(".base_layer.", ".")
+    return name.removeprefix(_PREFIX).replace(".base_layer.", ".").replace(KEPT_COPY, ".")
 
 
 def _is_adapter_tensor(name: str, adapter: str) -> bool:

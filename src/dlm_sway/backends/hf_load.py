@@ -13,9 +13,10 @@ from torch import Tensor
 
 from dlm_sway.adapters.config import holds_base, load_config, require_layers_of_base
 from dlm_sway.adapters.tensors import TensorFile
-from dlm_sway.backends.hf_find import name_in_base
+from dlm_sway.backends.hf_find import KEPT_COPY, name_in_base
 from dlm_sway.backends.quiet import quiet_peft
-from dlm_sway.backends.tokenizer import WHERE, first_line, load_tokenizer
+from dlm_sway.backends.tokenizer import WHERE, first_line
+from dlm_sway.backends.trained_tokenizer import load_trained_tokenizer
 from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError, MissingExtraError
 from dlm_sway.core.model import ModelSpec
 
@@ -29,7 +30,7 @@ class Loaded:
 
     Attributes:
         model: the PeftModel.
-        tokenizer: the base's tokenizer.
+        tokenizer: the one that the adapter was trained with.
         base_values: the base's values of parameters that the adapter replaced, by parameter name of `model`.
         device: where the model lives.
         dtype: dtype of the base weights.
@@ -83,7 +84,7 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
         BadInputError: the base cannot be found or read.
         AdapterError: the adapter cannot be read, or does not fit the base.
         CannotRunError: the base does not fit into memory, or bitsandbytes cannot run here.
-        MissingExtraError: bitsandbytes is not installed.
+        MissingExtraError: bitsandbytes, or a package that the base's config asks for, is not installed.
     """
     from transformers.utils import logging as hf_logging
 
@@ -91,12 +92,12 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
     changeable = _changeable(adapter)
-    tokenizer = load_tokenizer(spec)
+    tokenizer = load_trained_tokenizer(spec, adapter)
     model, values, parameters = _put_on(load_base(spec, device, dtype), adapter, changeable, device)
     return Loaded(model, tokenizer, values, device, dtype, parameters)
 
 
-def exchange(loaded: Loaded, adapter: Path) -> Loaded | None:
+def exchange(loaded: Loaded, spec: ModelSpec, adapter: Path) -> Loaded | None:
     """Return the same base under another adapter, or None where the base cannot be had back as it was loaded.
 
     `loaded` is not to be used again, whatever comes of it.
@@ -108,8 +109,9 @@ def exchange(loaded: Loaded, adapter: Path) -> Loaded | None:
     base = _taken_off(loaded)
     if base is None:
         return None
+    tokenizer = load_trained_tokenizer(spec, adapter)
     model, values, parameters = _put_on(base, adapter, changeable, loaded.device)
-    return replace(loaded, model=model, base_values=values, parameters=parameters)
+    return replace(loaded, model=model, tokenizer=tokenizer, base_values=values, parameters=parameters)
 
 
 def _put_on(
@@ -118,6 +120,7 @@ def _put_on(
     parameters = _parameters(base)
     kept = {n: p.detach().clone() for n, p in base.named_parameters() if changeable is None or n in changeable}
     model = _attach(base, adapter, device)
+    _give_back(model, kept)
     return model, _replaced(model, kept), parameters
 
 
@@ -127,13 +130,13 @@ def _taken_off(loaded: Loaded) -> Any | None:
 
     if not hasattr(loaded.model, "unload"):
         return None
+    with torch.no_grad():
+        for name, value in loaded.base_values.items():
+            loaded.model.get_parameter(name).copy_(value)
     under = loaded.model.get_base_model()
     for name, module in list(under.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):  # PEFT would leave what was trained in its place
             under.set_submodule(name, module.original_module)
-    with torch.no_grad():
-        for name, value in loaded.base_values.items():
-            loaded.model.get_parameter(name).copy_(value)
     with quiet_peft():
         base = loaded.model.unload()
     found = _parameters(base)
@@ -151,6 +154,7 @@ def load_base(spec: ModelSpec, device: torch.device, dtype: torch.dtype | Litera
     Raises:
         BadInputError: it cannot be found or read, or lacks weights.
         CannotRunError: it does not fit into memory.
+        MissingExtraError: its config asks for a package that is not installed.
     """
     from transformers import AutoModelForCausalLM
 
@@ -172,6 +176,10 @@ def load_base(spec: ModelSpec, device: torch.device, dtype: torch.dtype | Litera
         raise BadInputError(
             f"the base's weights are damaged: {first_line(e)}", where=spec.base, remedy="download them again"
         ) from e
+    except ImportError as e:  # what its config.json asks for: the quantiser of packed weights, flash attention
+        raise MissingExtraError(
+            f"the base cannot be loaded: {first_line(e).rstrip('.')}", where=spec.base, remedy=_NAMED_PACKAGE
+        ) from e
     except (OSError, ValueError, KeyError) as e:
         raise BadInputError(f"the base cannot be loaded: {first_line(e)}", where=spec.base, remedy=WHERE) from e
     if missing := sorted(report["missing_keys"]):
@@ -191,6 +199,7 @@ def load_base(spec: ModelSpec, device: torch.device, dtype: torch.dtype | Litera
 
 
 _INSTALL = "pip install bitsandbytes"
+_NAMED_PACKAGE: Final = "install the package that is named, or name the unquantised base as --base"
 
 
 def _quantization(spec: ModelSpec, device: torch.device) -> Any:
@@ -240,6 +249,24 @@ def _changeable(adapter: Path) -> frozenset[str] | None:
         raise AdapterError(f"no {_WEIGHTS}", where=adapter, remedy=f"run: sway inspect {adapter}")
     names = TensorFile(weights).infos
     return None if holds_base(config.init_lora_weights) else frozenset(map(name_in_base, names))
+
+
+def _give_back(model: Any, kept: dict[str, Tensor]) -> None:
+    """Put the base's values back into the copies that `modules_to_save` keeps of it.
+
+    PEFT's own saves also hold that copy of an embedding, as it was where they were trained, and PEFT loads it. A tensor
+    that is tied to a layer outside is left as it is: there the fine-tune reads it too.
+    """
+    from peft.utils.other import ModulesToSaveWrapper
+
+    read = {id(p) for n, p in _parameters(model).items() if KEPT_COPY not in n}
+    for name, module in model.named_modules():
+        if not isinstance(module, ModulesToSaveWrapper):
+            continue
+        for part, p in module.original_module.named_parameters():
+            value = kept.get(name_in_base(f"{name}.{part}"))
+            if value is not None and id(p) not in read:
+                p.data.copy_(value)
 
 
 def _replaced(model: Any, originals: dict[str, Tensor]) -> dict[str, Tensor]:

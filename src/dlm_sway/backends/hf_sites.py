@@ -232,6 +232,17 @@ class Sites:
         """Return why the adapter's effect cannot be scaled, naming the tensors, or None."""
         return f"{_listed(self.unscaled)} has no scale" if self.unscaled else None
 
+    def rounding_refusal(self) -> str | None:
+        """Return why nulls and scales of tensors trained whole cannot be put into the model itself, or None.
+
+        In 16 bits `original + lam delta` is rounded to steps that may be larger than the delta; the fine-tune is not.
+        """
+        coarse = tuple(s for s in self.dense if s.live.dtype in (torch.bfloat16, torch.float16))
+        if not coarse:
+            return None
+        dtype = str(coarse[0].live.dtype).removeprefix("torch.")
+        return f"{dtype} would round the nulls and scales of {_listed(tuple(s.name for s in coarse))}; use --dtype fp32"
+
     def require_scale(self) -> None:
         """Refuse to scale an adapter with a tensor that knows no scale.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,28 +33,31 @@ class HFView(PaddedView):
     ) -> str:
         """Return the continuation of `prompt` alone; greedy at temperature 0, else sampled with `seed`.
 
+        It ends where the context window does. Nothing else of the model's generation config than its stops is heeded.
+
         Raises:
             BadInputError: the prompt is longer than the context window.
         """
         self._require_open()
         model = self._model
         ids = torch.from_numpy(self._fitting(prompt))[None].to(model.device)  # [1, n]
-        options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        room = self._encoder.max_length - self._virtual_tokens() - ids.shape[1] + 1  # the last is written, never read
+        if min(max_new_tokens, room) <= 0:
+            return ""
+        options: dict[str, Any] = {"do_sample": False, "max_new_tokens": min(max_new_tokens, room)}
         if temperature > 0:
-            options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-        pad = self._encoder.tokenizer.pad_token_id
+            options |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
         devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.inference_mode(), warnings.catch_warnings():
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.inference_mode(),
+            warnings.catch_warnings(),
+            _plainly(model, pad=self._pad_id(), **options) as config,
+        ):
             # PEFT leaves positions to the model under prompt learning: right for one prompt without padding.
             warnings.filterwarnings("ignore", message="Position ids are not supported", category=UserWarning)
             torch.manual_seed(seed)
-            out = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self._encoder.prefix_id if pad is None else pad,
-                **options,
-            )
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
         return self._encoder.decode(out[0, ids.shape[1] :].cpu().numpy())
 
     @torch.inference_mode()
@@ -95,12 +99,37 @@ class HFView(PaddedView):
         picked: Tensor = logits[torch.arange(len(rows), device=device), torch.from_numpy(where).to(device)]
         return picked.float()
 
+    def _pad_id(self) -> int:
+        pad = self._encoder.tokenizer.pad_token_id
+        return self._encoder.prefix_id if pad is None else int(pad)
+
     def _virtual_tokens(self) -> int:
         """Return how many positions prompt learning puts before a row in this view; a prefix in the cache is none."""
         config = self._model.active_peft_config
         if not config.is_prompt_learning or self._model._adapters_disabled or config.peft_type in _IN_CACHE:  # noqa: SLF001 (no public name)
             return 0
         return int(config.num_virtual_tokens)
+
+
+@contextmanager
+def _plainly(model: Any, *, pad: int, **options: Any) -> Iterator[Any]:
+    """Yield a generation config with these options and the model's stops, and put it in the place of the model's.
+
+    What one leaves open transformers fills in from the other: a repetition penalty, and greedy would not be greedy.
+    """
+    from transformers import GenerationConfig
+
+    stops = getattr(model.generation_config, "eos_token_id", None)
+    config = GenerationConfig(eos_token_id=stops, pad_token_id=pad, **options)
+    holders = (model, model.get_base_model())  # PEFT hands its own to the model below
+    before = [holder.generation_config for holder in holders]
+    try:
+        for holder in holders:
+            holder.generation_config = config
+        yield config
+    finally:
+        for holder, own in zip(holders, before, strict=True):
+            holder.generation_config = own
 
 
 def _top(logits: Tensor, top_k: int) -> TokenDist:

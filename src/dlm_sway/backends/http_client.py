@@ -22,6 +22,9 @@ from dlm_sway.core.errors import BadInputError, CannotRunError
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _LONGEST_WAIT_S: Final = 60.0
 _SHOWN: Final = 200
+_PATIENCE: Final = "see the server's log, or raise options.attempts"
+_NOBODY: Final = "start the server, or check its address"
+_SLOW: Final = "see the server's log, or raise options.timeout_s"
 _LARGEST: Final = 256_000_000  # bytes; the log-probs of a vocabulary of 262,144 tokens are about a tenth of it
 
 
@@ -31,11 +34,13 @@ class _AgainError(Exception):
     Args:
         what: as the error says it when no attempt is left.
         after_s: what the server asked to wait, or None.
+        remedy: what to do then.
     """
 
-    def __init__(self, what: str, after_s: float | None = None) -> None:
+    def __init__(self, what: str, after_s: float | None = None, *, remedy: str = _PATIENCE) -> None:
         self.what = what
         self.after_s = after_s
+        self.remedy = remedy
         super().__init__(what)
 
 
@@ -160,9 +165,9 @@ class HttpClient:
             return retrying(self._once, method, path, body, absent)
         except _AgainError as failed:
             tried = "" if self._attempts == 1 else f", {self._attempts} times"
-            what = f"{failed.what}{tried}"
+            what, remedy = f"{failed.what}{tried}", failed.remedy
         # Outside the except block: no traceback of what was sent hangs on it.
-        raise CannotRunError(what, where=f"{self.url}{path}", remedy="see the server's log, or raise options.attempts")
+        raise CannotRunError(what, where=f"{self.url}{path}", remedy=remedy)
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         failed = state.outcome.exception() if state.outcome else None
@@ -170,17 +175,18 @@ class HttpClient:
         return min(_LONGEST_WAIT_S, max(float(self._wait(state)), asked or 0.0))
 
     def _once(self, method: str, path: str, body: dict[str, Any] | None, absent: tuple[int, ...]) -> Any:
-        what = ""
+        what, remedy = "", _PATIENCE
         try:
             answer = self._answer(method, f"{self.url}{path}", body)
         except httpx.TimeoutException:
-            what = f"no answer within {self._timeout_s:g} s"
+            what, remedy = f"no answer within {self._timeout_s:g} s", _SLOW
         except httpx.InvalidURL:
             raise BadInputError("is no address of a server", where=self.url) from None
         except httpx.HTTPError as broken:
             what = f"the connection failed ({type(broken).__name__})"
+            remedy = _NOBODY if isinstance(broken, httpx.ConnectError) else _PATIENCE
         if what:
-            raise _AgainError(what)
+            raise _AgainError(what, remedy=remedy)
         if answer.status in absent:
             return None
         if answer.status in _BUSY:

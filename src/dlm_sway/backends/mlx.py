@@ -52,7 +52,7 @@ class MlxBackend(Scaled["MlxView"], Nulled["MlxView"]):
     Attributes:
         device: `cpu` or `gpu`.
         dtype: of the weights, as mlx names it.
-        codec: the base's tokenizer.
+        codec: the tokenizer that the adapter was trained with.
     """
 
     kind: ClassVar[str]

@@ -17,15 +17,17 @@ from mlx.utils import tree_flatten
 from dlm_sway.adapters.base_location import locate_base
 from dlm_sway.adapters.config import load_config, require_layers_of_base
 from dlm_sway.adapters.lora import Lora, read_peft_lora
-from dlm_sway.adapters.mlx_lora import is_mlx_adapter, read_mlx_lora
+from dlm_sway.adapters.mlx_lora import read_mlx_lora
 from dlm_sway.adapters.naming import Part, parse_name
+from dlm_sway.adapters.other_formats import is_mlx_adapter
 from dlm_sway.adapters.tensors import TensorFile
 from dlm_sway.adapters.weights_file import WEIGHTS_NAME
 from dlm_sway.backends.encoding import TextEncoder, context_window
 from dlm_sway.backends.mlx_config import complete, require_read
 from dlm_sway.backends.mlx_layers import Net
 from dlm_sway.backends.mlx_sites import Sites, put_in
-from dlm_sway.backends.tokenizer import WHERE, first_line, load_tokenizer
+from dlm_sway.backends.tokenizer import WHERE, first_line
+from dlm_sway.backends.trained_tokenizer import load_trained_tokenizer
 from dlm_sway.core.errors import AdapterError, BadInputError
 from dlm_sway.core.model import ModelSpec
 
@@ -93,7 +95,7 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
         _require_untouched(model, whole, where=adapter)
         sites = put_in(model, lora, device=device, where=str(adapter))
         net = Net(model, device)
-    tokenizer = load_tokenizer(spec)
+    tokenizer = load_trained_tokenizer(spec, adapter)
     window = context_window(resolved or _plain(config), tokenizer)
     codec = TextEncoder(tokenizer, max_length=window, stop_ids=_ids(config.get("eos_token_id")))
     return Loaded(net, sites, codec, device, dtype)

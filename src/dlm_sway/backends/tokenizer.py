@@ -7,7 +7,10 @@ from typing import Any
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 
-WHERE = "give --base a model directory with safetensors, or a Hub id that is cached or reachable"
+WHERE = (
+    "name a model directory with safetensors, or a Hub id that is cached or reachable: as --base, in a suite as "
+    "models.base.base"
+)
 
 
 def load_tokenizer(spec: ModelSpec) -> Any:

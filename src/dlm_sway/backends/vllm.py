@@ -10,13 +10,14 @@ Scales, nulls and cuts are written as PEFT folders into a temporary directory an
 are those of the other backends. vLLM gives the top of each distribution (`prompt_logprobs`) and no logits, so
 divergences are lower bounds; gains are exact. It takes plain LoRA on linear modules; anything else is refused.
 
-Only tested against a fake of vLLM's public interface. `make test-vllm` compares it with `hf` on a real vLLM.
+Tests run it against a fake of vLLM's public interface; `make test-vllm` compares it with `hf` on a real one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -66,11 +67,11 @@ class VllmBackend(Scaled[ApiView], Nulled[ApiView]):
         assert spec.adapter is not None  # noqa: S101 (`options_of` refuses it)
         self.id = f"{spec.base} + {spec.adapter.name}"
         self.options, self.top_k, self.dtype = options, options.top_k, spec.dtype
-        self._lora, _ = read_peft_lora(spec.adapter)
+        self._lora, _ = read_peft_lora(spec.adapter, base=spec.base)
         rank = max(factors.rank for factors in self._lora.values())
         if rank > _RANKS[-1]:
             raise BadInputError(f"rank {rank} is more than vLLM takes ({_RANKS[-1]})", where=self.id, remedy=_REMEDY)
-        tokenizer, config = _tokenizer_and_config(spec)
+        tokenizer, config = _tokenizer_and_config(spec, spec.adapter)
         window = min(options.max_length, context_window(config, tokenizer))
         # One token is left for the answer, without which nothing is scored.
         self.codec = TextEncoder(tokenizer, max_length=window - 1)
@@ -205,12 +206,12 @@ class VllmBackend(Scaled[ApiView], Nulled[ApiView]):
         return LoRARequest(f"view-{number}", number, str(folder))
 
 
-def _tokenizer_and_config(spec: ModelSpec) -> tuple[Any, Any]:
+def _tokenizer_and_config(spec: ModelSpec, adapter: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig
 
-    from dlm_sway.backends.tokenizer import load_tokenizer
+    from dlm_sway.backends.trained_tokenizer import load_trained_tokenizer
 
-    tokenizer = load_tokenizer(spec)
+    tokenizer = load_trained_tokenizer(spec, adapter)
     try:
         config = AutoConfig.from_pretrained(spec.base, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError) as e:

@@ -11,7 +11,6 @@ from dlm_sway.backends.encoding import TextEncoder, context_window
 from dlm_sway.backends.hf_load import load_base, pick_device
 from dlm_sway.backends.hf_sites import Sites
 from dlm_sway.backends.plain_model import PlainModel
-from dlm_sway.backends.tokenizer import load_tokenizer
 from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
@@ -29,12 +28,12 @@ class WholeModel(TorchBackend):
         self.sites = Sites((), (), ())
 
 
-def open_whole(path: Path, *, tokenizer_of: str, device: str = "auto") -> WholeModel:
+def open_whole(path: Path, *, tokenizer: Any, device: str = "auto") -> WholeModel:
     """Return the model in a directory, in the dtype that it is stored in, or a GGUF file's in fp32.
 
     Args:
         path: directory or GGUF file.
-        tokenizer_of: directory or Hub id of the tokenizer that makes the tokens.
+        tokenizer: makes the tokens, whatever lies beside the model.
         device: where it computes.
 
     Raises:
@@ -44,7 +43,6 @@ def open_whole(path: Path, *, tokenizer_of: str, device: str = "auto") -> WholeM
 
     hf_logging.disable_progress_bar()
     place = pick_device(device)
-    tokenizer = load_tokenizer(ModelSpec(base=tokenizer_of))
     if path.is_file():
         return WholeModel(_from_gguf(path).to(place), tokenizer, name=path.name)
     return WholeModel(load_base(ModelSpec(base=str(path)), place, "auto"), tokenizer, name=path.name)

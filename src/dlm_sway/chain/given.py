@@ -14,7 +14,7 @@ from dlm_sway.adapters.config import AdapterConfig, load_config
 from dlm_sway.adapters.lora import Lora, read_peft_lora
 from dlm_sway.chain.model_files import SafetensorsWeights
 from dlm_sway.chain.reference import OWN, Reference, take_reference
-from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError
+from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError, SwayError
 from dlm_sway.core.progress import Progress
 from dlm_sway.data.control import control_passages
 from dlm_sway.data.readers import read_items
@@ -99,14 +99,17 @@ class Given:
     def lora(self) -> Lora | str:
         """The factors, or why there are none to be had from the file."""
         try:
-            return read_peft_lora(self.request.adapter)[0]
+            return read_peft_lora(self.request.adapter, base=str(self.directory))[0]
         except AdapterError as refusal:
             return refusal.what
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The base's tokenizer."""
-        return tokenizer_in(self.directory)
+        """The tokenizer that the adapter was trained with."""
+        from dlm_sway.backends.trained_tokenizer import load_trained_tokenizer
+        from dlm_sway.core.model import ModelSpec
+
+        return load_trained_tokenizer(ModelSpec(base=str(self.directory)), self.request.adapter)
 
     @cached_property
     def reference(self) -> Reference:
@@ -132,7 +135,7 @@ class Given:
         from dlm_sway.backends.whole import open_whole
 
         self.progress.phase(f"scoring {path.name}")
-        with closing(open_whole(path, tokenizer_of=str(self.directory), device=self.request.device)) as whole:
+        with closing(open_whole(path, tokenizer=self.tokenizer, device=self.request.device)) as whole:
             yield whole
 
     @contextmanager
@@ -147,10 +150,34 @@ class Given:
         r = self.request
         named = {"url": endpoint, "model": r.model, "api_key_env": r.api_key_env, "timeout_s": r.timeout_s}
         options = options_of(ModelSpec(base=str(self.directory), kind="api", options=named))
-        with needs_extra("asking a server"), closing(open_api(options, name=str(self.directory))) as server:
-            if refusal := server.scores_refusal():
-                raise CannotRunError(refusal, remedy="serve the model with llama.cpp or vLLM, or allow log-probs")
-            yield server
+        try:
+            with needs_extra("asking a server"):
+                opened = open_api(options, name=str(self.directory), tokenizer=self.tokenizer)
+            with closing(opened) as server:
+                if refusal := server.scores_refusal():
+                    raise CannotRunError(refusal, remedy="serve the model with llama.cpp or vLLM, or allow log-probs")
+                yield server
+        except SwayError as fault:
+            fault.remedy = _as_options(fault.remedy)
+            raise
+
+
+# What a spec of a server calls what is an option of the command here, or is none of it.
+_AS_OPTIONS: Final = {
+    "options.api_key_env": "--api-key-env",
+    "options.model": "--model",
+    "options.timeout_s": "--timeout",
+    "raise options.attempts": "try again later",
+    "lower options.top_k, or see": "see",
+    "raise options.top_k, or use": "use",
+}
+
+
+def _as_options(remedy: str | None) -> str | None:
+    """Return a remedy for the spec of a server in the words of this command."""
+    for said, option in _AS_OPTIONS.items():
+        remedy = remedy and remedy.replace(said, option)
+    return remedy
 
 
 def tokenizer_in(folder: Path) -> Any:

@@ -20,7 +20,17 @@ from dlm_sway.chain.metadata import GgufReads, judge_metadata
 from dlm_sway.chain.model_files import HEAD, GgufWeights, SafetensorsWeights
 from dlm_sway.chain.reference import Observed, observe
 from dlm_sway.chain.result import Finding, Step
-from dlm_sway.chain.static import DROWNED, ENOUGH, NOT_APPLIED, OTHER_WEIGHTS, RENAMED, judge_fit, packed, retied
+from dlm_sway.chain.static import (
+    DROWNED,
+    ENOUGH,
+    NOT_APPLIED,
+    OTHER_WEIGHTS,
+    RENAMED,
+    judge_fit,
+    not_compared,
+    packed,
+    retied,
+)
 from dlm_sway.chain.stop import judge_stop
 from dlm_sway.chain.tokens import HFReads, ServerReads, compare_tokens
 from dlm_sway.chain.weights import fit_merged, predicted_survival
@@ -169,10 +179,8 @@ class MergedLink(_Compared):
         return self._same_tokens(HFReads(own or self.given.tokenizer))
 
     def _files(self) -> Finding:
-        location = locate_base(str(self._folder))
-        if location.directory is None:
-            raise BadInputError(location.reason, remedy=location.remedy)
-        weights, base, lora = SafetensorsWeights(location.directory), self.given.weights, self.given.lora
+        folder = _merged_in(self._folder)
+        weights, base, lora = SafetensorsWeights(folder), self.given.weights, self.given.lora
         if isinstance(lora, str):
             message = f"its weights are not compared with the adapter's: {lora}"
             return Finding(step="static", verdict=Verdict.SKIP, message=message)
@@ -181,7 +189,25 @@ class MergedLink(_Compared):
             return retied()
         if base.packed or weights.packed:
             return packed(_UNPACKED_BASE if base.packed else "give the 16-bit merge that it was made of as --merged")
+        if base.files.is_renamed_on_load and not {f"{module}.weight" for module in lora} <= base.names():
+            # Files that name a module otherwise than the loaded model does call what it became untouched, and changed.
+            return not_compared("the base's files name its modules otherwise than the loaded model does")
         return judge_fit(fit_merged(base, weights, lora), self.given.config)
+
+
+def _merged_in(folder: Path) -> Path:
+    """Return the directory of a merged model.
+
+    Raises:
+        BadInputError: there is none, or it holds no weights that sway reads.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a directory" if folder.exists() else "no such directory"
+        raise BadInputError(what, where=folder, remedy="name the directory of the merged model as --merged")
+    if locate_base(str(folder)).directory is None:
+        remedy = "save the merged model with `model.save_pretrained`, and name its directory as --merged"
+        raise BadInputError("holds no safetensors weights", where=folder, remedy=remedy)
+    return folder
 
 
 class GgufLink(_Compared):

@@ -56,5 +56,5 @@ class GgufReads(HFReads):
 
 
 def _failed(cause: str, message: str) -> Finding:
-    remedy = "convert the tokenizer of the base that the adapter was trained on"
+    remedy = "convert the tokenizer beside the adapter, or else that of the base that it was trained on"
     return Finding(step="static", verdict=Verdict.FAIL, cause=cause, message=message, remedy=remedy)

@@ -30,13 +30,21 @@ OTHER_WEIGHTS: Final = "other weights"
 
 def judge_fit(fit: Fit, config: AdapterConfig) -> Finding:
     """Return what the weights of a merged model say."""
-    return _untouched(fit) or _not_compared(fit) or _rounding(fit) or _scale(fit, config)
+    return _untouched(fit) or _nothing_compared(fit) or _rounding(fit) or _scale(fit, config)
 
 
 def packed(remedy: str) -> Finding:
     """Return what is said where files hold packed weights."""
     message = "packed weights are not compared; behaviour decides"
     return Finding(step="static", verdict=Verdict.SKIP, message=message, remedy=remedy)
+
+
+def not_compared(why: str, evidence: dict[str, Any] | None = None) -> Finding:
+    """Return what is said where the weights that the adapter changes are not found among the base's."""
+    message = f"no weight that the adapter changes could be compared: {why}"
+    return Finding(
+        step="static", verdict=Verdict.SKIP, message=message, remedy="behaviour decides", evidence=evidence or {}
+    )
 
 
 def retied() -> Finding:
@@ -78,17 +86,9 @@ def _untouched(fit: Fit) -> Finding | None:
     return None
 
 
-def _not_compared(fit: Fit) -> Finding | None:
+def _nothing_compared(fit: Fit) -> Finding | None:
     """Return that no weight was compared, or None."""
-    if fit.n_elements:
-        return None
-    return Finding(
-        step="static",
-        verdict=Verdict.SKIP,
-        message="no weight that the adapter changes could be compared: none has the base's name and shape",
-        remedy="behaviour decides",
-        evidence=_evidence(fit),
-    )
+    return None if fit.n_elements else not_compared("none has the base's name and shape", _evidence(fit))
 
 
 def _rounding(fit: Fit) -> Finding | None:

@@ -116,7 +116,7 @@ def compare_tokens(reference: Reads, candidate: Reads, *, decode: Any, bos: int 
     """Return whether two links read alike; the first difference decides, and is shown.
 
     Args:
-        reference: the base's tokenizer.
+        reference: the tokenizer of training.
         candidate: the link.
         decode: ids to text, for what is shown.
         bos: id of the token that begins a text, or None.
@@ -142,8 +142,9 @@ def compare_tokens(reference: Reads, candidate: Reads, *, decode: Any, bos: int 
         what = "it offers no way to see how it reads text (/tokenize), so ids were not compared"
         return Finding(step="tokens", verdict=Verdict.SKIP, message=what, remedy="llama.cpp's server offers it")
     if unknown:
-        what = f"{asked} texts and chats give the same ids; the base's own chat template does not render all: {unknown}"
-        return Finding(step="tokens", verdict=Verdict.SKIP, message=what, remedy="mend the base's chat template")
+        what = f"{asked} texts and chats give the same ids; training's own chat template does not render all: {unknown}"
+        remedy = "mend the chat template beside the adapter, or else the base's"
+        return Finding(step="tokens", verdict=Verdict.SKIP, message=what, remedy=remedy)
     return Finding(step="tokens", verdict=Verdict.PASS, message=f"{asked} texts and chats give the same ids")
 
 
@@ -178,5 +179,5 @@ _REMEDIES: Final = {
     "BOS that training did not have": "switch the adding of bos off, as in training",
     NO_PROMPT: "render with add_generation_prompt",
     TEMPLATE: "give the server the chat template that the adapter was trained with (llama.cpp: --chat-template-file)",
-    TOKENIZER: "convert the tokenizer of the base that the adapter was trained on",
+    TOKENIZER: "convert the tokenizer beside the adapter, or else that of the base that it was trained on",
 }

@@ -93,6 +93,7 @@ def main() -> None:
 
 def run(args: Sequence[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong becomes one line on stderr."""
+    console.never_without_streams()
     console.never_fail_to_encode()
     try:
         code = _invoke(args)
@@ -100,6 +101,7 @@ def run(args: Sequence[str]) -> int:
     except (Exception, KeyboardInterrupt) as fault:  # noqa: BLE001 (the last line before the user: no traceback passes)
         code = faults.explain(fault)
         console.discard(sys.stdout)
+    console.print_line("", end="")  # a warning that found no reader must not fail again in the flush at exit
     return code
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from dlm_sway.cli.options import Base, Draws, Seed, option, ready_to_write
+from dlm_sway.cli.options import Base, Draws, Seed, option
+from dlm_sway.cli.outputs import places
 from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlm_sway.data.autogen import Written
 
+_SUITES: Final = (".yaml", ".yml")
 
 Sources: TypeAlias = Annotated[
     list[str], typer.Argument(metavar="DATA...", help="What it was trained on: files, folders, ids; NAME=WEIGHT.")
@@ -65,12 +69,14 @@ def autogen(
 
     require_draws(n_draws)
     seconds = None if budget is None else parse_budget(budget)
-    target = None if str(out) == "-" else _free(out, force=force)
+    sources, held = [parse_source(name) for name in data], parse_held_out(held_out)
+    read = [*(source.name for source in sources), held.name or None, base]
+    target = None if str(out) == "-" else _free(out, read, adapter, force=force)
     written = write_suite(
-        [parse_source(name) for name in data],
+        sources,
         adapter=None if adapter is None else adapter.expanduser(),
         base=base,
-        held_out=parse_held_out(held_out),
+        held_out=held,
         budget=seconds,
         draws=n_draws,
         seed=seed,
@@ -83,10 +89,12 @@ def autogen(
     _show(written, target)
 
 
-def _free(out: Path, *, force: bool) -> Path | None:
-    """Return the place of the suite, which can be written and is not taken."""
-    target = ready_to_write(out)
-    if target is not None and target.exists() and not force:
+def _free(out: Path, read: Sequence[str | None], adapter: Path | None, *, force: bool) -> Path:
+    """Return the place of the suite, which can be written, is not taken, and is nothing that is read."""
+    if out.suffix in _SUITES:  # a suite may stand in a folder of data, of which it is none
+        read = [name for name in read if name is None or not Path(name).expanduser().is_dir()]
+    target = places(reads=read, adapters=[adapter], out=out)["out"]
+    if target.exists() and not force:
         raise BadInputError("is there already", where=target, remedy="name another file with -o, or give --force")
     return target
 

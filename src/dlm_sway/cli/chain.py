@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
@@ -18,9 +18,11 @@ from dlm_sway.cli.options import (
     MarkdownPath,
     Quiet,
     Seed,
+    given,
     option,
-    ready_to_write,
 )
+from dlm_sway.cli.outputs import places
+from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,10 +41,12 @@ Key: TypeAlias = Annotated[
 Timeout: TypeAlias = Annotated[
     float, option("--timeout", metavar="SECONDS", min=0.1, help="Longest wait for an answer of the server.")
 ]
+_OF_SERVER: Final = ("model", "api_key_env")
 Every: TypeAlias = Annotated[bool, option("--all", help="Go on behind a broken link.")]
 
 
 def chain(
+    ctx: typer.Context,
     adapter: Adapter,
     *,
     base: Base = None,
@@ -68,8 +72,15 @@ def chain(
     log-probs (is at least 0.9 of the adapter's effect left?) and by how
     probable it is to stop where an answer of the data ends.
     """
+    endpoint = endpoint or None  # an empty variable of the environment names no server
+    if endpoint is None and (names := given(ctx, _OF_SERVER)):
+        what = f"{', '.join(names)} says how to ask a server, and none is named"
+        raise BadInputError(what, remedy="name it with --endpoint")
+    if not (merged or gguf or endpoint):
+        what = "there is no link to compare the adapter with"
+        raise BadInputError(what, remedy="name one with --merged, --gguf or --endpoint")
     files = {"json": json_path, "markdown": markdown, "html": html, "junit": junit}
-    files = {name: ready_to_write(path) for name, path in files.items()}
+    wanted = places(reads=[data, gguf, merged, base], adapters=[adapter], **files)
     from dlm_sway.chain.given import ChainRequest
 
     request = ChainRequest(
@@ -86,10 +97,10 @@ def chain(
         seed=seed,
         timeout_s=timeout,
     )
-    _walk(request, files, quiet=quiet)
+    _walk(request, wanted, quiet=quiet)
 
 
-def _walk(request: ChainRequest, files: Mapping[str, Path | None], *, quiet: bool) -> None:
+def _walk(request: ChainRequest, files: Mapping[str, Path], *, quiet: bool) -> None:
     """Walk, write each report that has a path, print it and end with the verdict's exit code."""
     from dlm_sway.chain.walk import walk
     from dlm_sway.cli.console import stdout_console

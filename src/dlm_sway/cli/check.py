@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -29,15 +29,19 @@ from dlm_sway.cli.options import (
     Resume,
     Seed,
     TracePath,
-    ready_to_write,
+    is_given,
 )
+from dlm_sway.cli.outputs import places
 from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
     from dlm_sway.suite.result import CheckResult
 
+_QUICK_DRAWS: Final = 19
+
 
 def check(
+    ctx: typer.Context,
     adapter: Adapter,
     *,
     base: Base = None,
@@ -69,8 +73,11 @@ def check(
     """
     adapter, data, held_out = adapter.expanduser(), _expanded(data), _expanded(held_out)
     validate(adapter, data=data, held_out=held_out, n_draws=n_draws)
-    files = {"json": json_path, "markdown": markdown, "html": html, "junit": junit}
-    files, trace = {name: ready_to_write(path) for name, path in files.items()}, ready_to_write(trace)
+    if quick and n_draws != _QUICK_DRAWS and is_given(ctx, "n_draws"):
+        what = f"--quick takes {_QUICK_DRAWS} draws, and --draws asks for {n_draws}"
+        raise BadInputError(what, remedy="leave out one of them")
+    files = {"json": json_path, "markdown": markdown, "html": html, "junit": junit, "trace": trace}
+    wanted = places(reads=[data, held_out, base], adapters=[adapter], **files)
 
     from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
     from dlm_sway.cli.progress import show_progress
@@ -92,10 +99,10 @@ def check(
             quick=quick,
             batch_tokens=batch_tokens,
             cache=results_dir() if cache or resume else None,
-            trace=trace,
+            trace=wanted.get("trace"),
             progress=progress,
         )
-    finish(result, files)
+    finish(result, wanted)
 
 
 def validate(adapter: Path, *, data: Path | None, held_out: Path | None, n_draws: int) -> None:
@@ -119,7 +126,7 @@ def validate(adapter: Path, *, data: Path | None, held_out: Path | None, n_draws
         raise BadInputError(what, where=held_out, remedy="give text of the same kind that was not trained on")
 
 
-def finish(result: CheckResult, files: Mapping[str, Path | None]) -> None:
+def finish(result: CheckResult, files: Mapping[str, Path]) -> None:
     """Write each report that has a path, print the report and end with the verdict's exit code."""
     from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver_reports

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from dlm_sway.cli.options import JsonPath, MarkdownPath, option, ready_to_write
+from dlm_sway.cli.options import JsonPath, MarkdownPath, option
+from dlm_sway.cli.outputs import places
 
 if TYPE_CHECKING:
     from dlm_sway.suite.compare_result import Comparison
@@ -41,9 +42,9 @@ def compare(
     """
     from dlm_sway.suite.compare import compare as compared
 
-    places = (ready_to_write(json_path), ready_to_write(markdown))
+    wanted = places(reads=results, json=json_path, markdown=markdown)
     found = compared(results[0], *results[1:], alpha=alpha)
-    show(found, json_path=places[0], markdown=places[1])
+    show(found, json_path=wanted.get("json"), markdown=wanted.get("markdown"))
     raise typer.Exit(int(found.gate()) if fail_on_regression else 0)
 
 

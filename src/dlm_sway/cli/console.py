@@ -41,6 +41,29 @@ def never_fail_to_encode() -> None:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
+def never_without_streams() -> None:
+    """Put an open file that keeps nothing in the place of a stdout or stderr that was closed before the start.
+
+    It takes their numbers too: else a result could be opened under one, and get what libraries in C print there.
+    """
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            nowhere = -1
+            while nowhere < number:  # the lowest number that is free is given first
+                nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", errors="replace", closefd=False))
+
+
+def print_line(line: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
+    """Print a line on stderr, or on `stream`; where nobody can read it, the line is lost and never the work."""
+    stream = sys.stderr if stream is None else stream
+    try:
+        stream.write(f"{line}{end}")
+        stream.flush()
+    except (OSError, ValueError, AttributeError):  # the reader left, the disk is full, the stream is closed or None
+        discard(stream)
+
+
 def discard(stream: object) -> None:
     """Send the rest of what goes to `stream` nowhere, so that the flush at exit cannot fail again."""
     with suppress(OSError, ValueError, AttributeError):  # a stream without a file descriptor

@@ -12,6 +12,7 @@ from dlm_sway.core.files import write_atomic
 
 if TYPE_CHECKING:
     from dlm_sway.report.document import Result
+    from dlm_sway.suite.gate import Gate
 
 
 def deliver(path: Path | None, document: Callable[[], str], show: Callable[[], None]) -> None:
@@ -44,12 +45,14 @@ def deliver_all(files: Iterable[tuple[Path | None, Callable[[], str]]], show: Ca
         raise faults[0]
 
 
-def deliver_reports(result: Result, files: Mapping[str, Path | None], show: Callable[[], None]) -> None:
-    """Write the result in each format that has a path, and show the report.
+def deliver_reports(
+    result: Result, files: Mapping[str, Path | None], show: Callable[[], None], *, gate: Gate | None = None
+) -> None:
+    """Write the result, and what a gate found of it, in each format that has a path, and show the report.
 
     Raises:
         CannotRunError: a file could not be written; the first is raised, after the report.
     """
     from dlm_sway.report.write import FORMATS, rendered
 
-    deliver_all([(files.get(name), partial(rendered, result, name)) for name in FORMATS], show)
+    deliver_all([(files.get(name), partial(rendered, result, name, gate=gate)) for name in FORMATS], show)

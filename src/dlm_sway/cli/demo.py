@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from dlm_sway.cli.options import JsonPath, Quiet, Seed, ready_to_write
+from dlm_sway.cli.options import JsonPath, Quiet, Seed
+from dlm_sway.cli.outputs import ready_to_write
 from dlm_sway.core.errors import BadInputError, ExitCode
 
 _TITLE: Final = "One of these two adapters learned something"

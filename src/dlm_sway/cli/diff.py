@@ -22,8 +22,8 @@ from dlm_sway.cli.options import (
     SuiteFile,
     SuiteSeed,
     option,
-    ready_to_write,
 )
+from dlm_sway.cli.outputs import places, read_by
 from dlm_sway.cli.run import prepared, ran, suite_words
 
 
@@ -58,11 +58,11 @@ def diff(
     from dlm_sway.suite.compare import compare
     from dlm_sway.suite.other_adapter import with_adapter
 
-    places = (ready_to_write(json_path), ready_to_write(markdown))
     suite, settings = prepared(spec, **said, cache=True)
+    wanted = places(reads=read_by(suite), adapters=[a, b], json=json_path, markdown=markdown)
     suites = [with_adapter(suite, folder) for folder in (a, b)]
     with OneBase() as bases:
         results = [ran(each, settings, beside=None, resume=False, quiet=quiet, bases=bases) for each in suites]
     found = compare(*results, alpha=alpha)
-    show(found, json_path=places[0], markdown=places[1])
+    show(found, json_path=wanted.get("json"), markdown=wanted.get("markdown"))
     raise typer.Exit(int(found.gate()) if fail_on_regression else 0)

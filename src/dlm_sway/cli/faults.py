@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import typer
 
@@ -23,11 +22,12 @@ def explain(fault: BaseException) -> int:
 
     A suite file may have many faults; each has a line.
     """
+    from dlm_sway.cli.console import print_line
     from dlm_sway.suite.faults import SpecError
 
     line, code = _line_and_code(fault)
     if os.environ.get(DEBUG, "") not in ("", "0"):
-        traceback.print_exception(fault)
+        print_line("".join(traceback.format_exception(fault)).rstrip())
     for each in fault.lines() if isinstance(fault, SpecError) else (line,):
         if each:
             say(each)
@@ -64,9 +64,10 @@ def pass_on_warnings() -> None:
 
 def say(line: str) -> None:
     """Print one line on stderr, safe to print whatever is in it."""
+    from dlm_sway.cli.console import print_line
     from dlm_sway.report.text import clean
 
-    sys.stderr.write(f"sway: {clean(line)}\n")
+    print_line(f"sway: {clean(line)}")
 
 
 def _line_and_code(fault: BaseException) -> tuple[str, ExitCode]:
@@ -93,6 +94,19 @@ def _unforeseen(fault: BaseException) -> str:
 
 
 def _usage(fault: BaseException) -> str:
-    message = str(fault.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    message = (_of_environment(fault) or str(fault.format_message())).rstrip(".")  # type: ignore[attr-defined]
     command = getattr(getattr(fault, "ctx", None), "command_path", "sway")
     return f"{message}; see `{command} --help`" if message else ""  # no arguments: the help was printed
+
+
+def _of_environment(fault: Any) -> str | None:
+    """Return what is wrong with a value that the environment set, which nobody typed as an option; else None."""
+    context: Any = getattr(fault, "ctx", None)
+    param: Any = getattr(fault, "param", None)
+    source = context.get_parameter_source(param.name) if context is not None and param is not None else None
+    if source is None or source.name != "ENVIRONMENT":
+        return None
+    named = [param.envvar] if isinstance(param.envvar, str) else list(param.envvar or ())
+    named += [f"{context.auto_envvar_prefix}_{param.name.upper()}"] if context.auto_envvar_prefix else []
+    variable = next((name for name in named if os.environ.get(name)), None)
+    return variable and f"{variable} is {os.environ[variable]!r} in the environment: {fault.message}"

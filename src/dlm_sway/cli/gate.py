@@ -28,10 +28,11 @@ from dlm_sway.cli.options import (
     SuiteSeed,
     TracePath,
     Weights,
+    given,
     option,
-    places,
 )
-from dlm_sway.cli.run import prepared, ran, suite_words
+from dlm_sway.cli.outputs import places
+from dlm_sway.cli.run import prepared, ran, suite_words, wanted_of
 
 _RESULT: Final = ".json"
 _OF_RESULT: Final = frozenset({"weights"})  # what a run and the judgement of a result both follow
@@ -95,35 +96,30 @@ def gate(
     from dlm_sway.suite.read import read_suite
     from dlm_sway.suite.settings import read_weights
 
-    wanted = places(json=json_path, markdown=markdown, html=html, junit=junit)
+    files = {"json": json_path, "markdown": markdown, "html": html, "junit": junit}
     if is_result:
+        wanted = places(reads=[spec], adapters=(), **files)
         result = read_suite(spec)
     else:
         suite, settings = prepared(spec, **said)
+        wanted = wanted_of(suite, files, trace=settings.trace)
         result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
     found = judge(
         result, threshold=threshold, coverage_threshold=coverage, weights=read_weights(weights), strict=strict
     )
-    deliver_reports(result, wanted, lambda: print_gate(found, stdout_console()))
+    deliver_reports(result, wanted, lambda: print_gate(found, stdout_console()), gate=found)
     raise typer.Exit(int(found.exit_code))
 
 
 def _require_no_run_asked(ctx: typer.Context, spec: Path, said: Iterable[str]) -> None:
-    """Refuse options of a run, which a result would silently not follow; what the environment sets is for all commands.
+    """Refuse options of a run, which a result would silently not follow.
 
     Raises:
         BadInputError: some were given; it names them.
     """
     from dlm_sway.core.errors import BadInputError
 
-    names = set(said) - _OF_RESULT
-    given = [param.opts[0] for param in ctx.command.params if param.name in names and _is_given(ctx, param.name)]
-    if given:
-        what = f"nothing is run for a result, so it cannot follow {', '.join(given)}"
+    if names := given(ctx, set(said) - _OF_RESULT):
+        what = f"nothing is run for a result, so it cannot follow {', '.join(names)}"
         remedy = "leave that out, or name the suite's file instead of its result"
         raise BadInputError(what, where=spec, remedy=remedy)
-
-
-def _is_given(ctx: typer.Context, name: str) -> bool:
-    source = ctx.get_parameter_source(name)  # typer has brought its own copy of this enum along, and once did not
-    return source is not None and source.name == "COMMANDLINE"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from dlm_sway.core.result import Verdict
+from dlm_sway.report.gate import gate_view
 from dlm_sway.report.layout import print_trimmed
 from dlm_sway.report.marks import mark
 from dlm_sway.report.text import clean
@@ -24,18 +24,10 @@ _MINUTE: Final = 90
 
 def print_gate(found: Gate, console: Console) -> None:
     """Print whether a gate is open, and what closed it."""
-    if not found.breaches:
-        score = "" if found.score.score is None else f": score {found.score.score:.2f} of {found.threshold:.2f} needed"
-        console.print(
-            Text.assemble(mark(Verdict.PASS, console, loud=True), f"  the gate is open{score}"), soft_wrap=True
-        )
-        return
-    n = len(found.breaches)
-    verdict = {3: Verdict.ERROR, 1: Verdict.FAIL}.get(int(found.exit_code), Verdict.INCONCLUSIVE)
-    head = f"  the gate is closed by {n} thing{'s' if n > 1 else ''}"
-    console.print(Text.assemble(mark(verdict, console, loud=True), head), soft_wrap=True)
-    for breach in found.breaches:
-        console.print(Text(f"  {breach.why}: {clean(breach.name)}: {clean(breach.message)}"), soft_wrap=True)
+    view = gate_view(found)
+    console.print(Text.assemble(mark(view.verdict, console, loud=True), f"  {view.headline}"), soft_wrap=True)
+    for breach in view.breaches:
+        console.print(Text(f"  {breach.why}: {breach.name}: {breach.message}"), soft_wrap=True)
 
 
 def print_estimate(found: Estimate, files: tuple[str, ...], console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from dlm_sway.cli.options import option
+from dlm_sway.cli.outputs import places
 from dlm_sway.core.errors import BadInputError
 
 _SPEC: Final = Path("sway.yaml")
@@ -54,6 +56,10 @@ def init(
     data = data or _asked("A file with what it was trained on (empty for none)", None)
     if data:
         held_out = held_out or _asked("A file of the same kind that it was not trained on (empty for none)", None)
+    elif held_out:
+        what = "held-out text is judged beside what the adapter was trained on, and no data is named"
+        raise BadInputError(what, where=held_out, remedy="name that too, with --data")
+    _require_usable(spec, data, held_out, force=force)
     answers = Answers(
         base=_placed(base, spec),
         adapter=_relative(adapter, spec),
@@ -63,7 +69,25 @@ def init(
     )
     write_atomic(spec, suite_text(answers, file=spec))
     write_atomic(spec.with_name(FILE_NAME), dumps(suite_schema()))
-    typer.echo(f"wrote {spec} and {FILE_NAME} beside it; next: sway run {spec}")
+    typer.echo(f"wrote {spec} and {FILE_NAME} beside it; next: sway run {shlex.quote(str(spec))}")
+
+
+def _require_usable(spec: Path, data: str | None, held_out: str | None, *, force: bool) -> None:
+    """Return if the files of data are there, and nothing is lost by writing the suite and its schema.
+
+    Raises:
+        BadInputError: which is not so, and how to mend it.
+    """
+    from dlm_sway.suite.schema import FILE_NAME, is_ours
+
+    schema = spec.with_name(FILE_NAME)
+    places(reads=[data or None, held_out or None], spec=spec, schema=schema)
+    for name in (data, held_out):
+        if name and not Path(name).expanduser().exists():
+            raise BadInputError("no such file", where=name, remedy="check the path; it is relative to where you are")
+    if schema.exists() and not force and not is_ours(schema):
+        what = "is there already, and no schema that sway wrote"
+        raise BadInputError(what, where=schema, remedy="move it away, or give --force")
 
 
 def _asked(question: str, option: str | None) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from dlm_sway.cli.options import JsonPath, ready_to_write
+from dlm_sway.cli.options import JsonPath
+from dlm_sway.cli.outputs import places
 from dlm_sway.core.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def inspect(
     from dlm_sway.report.inspect_terminal import print_inspection
     from dlm_sway.report.json import dumps
 
-    json_path = ready_to_write(json_path)
+    json_path = places(reads=[base], adapters=[adapter], json=json_path).get("json")
     inspection = inspect_adapter(adapter.expanduser(), base)
     print_inspection(inspection, _console())
     if json_path is not None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from dlm_sway.cli.options import Adapter, Base, Device, Dtype, DtypeOption, Quiet, Seed, option, ready_to_write
+from dlm_sway.cli.options import Adapter, Base, Device, Dtype, DtypeOption, Quiet, Seed, is_given, option
+from dlm_sway.cli.outputs import places
 from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ Out: TypeAlias = Annotated[
 
 
 def mine(
+    ctx: typer.Context,
     adapter: Adapter,
     *,
     data: TrainedOn,
@@ -73,10 +75,14 @@ def mine(
     from dlm_sway.cli.faults import pass_on_warnings
     from dlm_sway.data.material import parse_source, read_material
 
+    if mode is not Mode.PARAPHRASE and is_given(ctx, "out"):
+        what = f"--mode {mode} shows what it finds and has no cases to write, so --out would stay without a file"
+        raise BadInputError(what, where=out, remedy="leave it out, or give --mode paraphrase")
     pass_on_warnings()
-    out = ready_to_write(out)
+    source = parse_source(data)
     spec = _spec(adapter.expanduser(), base, device=device, dtype=dtype.value)
-    material = read_material([parse_source(data)], seed=seed)
+    out = places(reads=[source.name, spec.base], adapters=[adapter], out=out).get("out")
+    material = read_material([source], seed=seed)
     feed = _feed(material.sections, seed=seed, most=most, cases=n)
     found = _asked(spec, feed, _embedder() if mode is Mode.PARAPHRASE else None, quiet=quiet)
     console = stdout_console()

@@ -5,6 +5,7 @@ Each can also be set by an environment variable, `SWAY_` and its name.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -150,25 +151,13 @@ SuiteDevice: TypeAlias = Annotated[
 SuiteDtype: TypeAlias = Annotated[Dtype | None, option("--dtype", help="What to compute in.")]
 
 
-def ready_to_write(path: Path | None) -> Path | None:
-    """Return the place of a file to write with `~` expanded, after a check that it can be written.
-
-    Raises:
-        BadInputError: it cannot; found out now rather than after the work.
-    """
-    from dlm_sway.core.files import writable
-
-    if path is None:
-        return None
-    expanded = path.expanduser()
-    writable(expanded)
-    return expanded
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Return whether an argument was given on the command line; what the environment sets is for all commands."""
+    source = ctx.get_parameter_source(name)  # typer has brought its own copy of this enum along, and once did not
+    return source is not None and source.name == "COMMANDLINE"
 
 
-def places(**paths: Path | None) -> dict[str, Path]:
-    """Return the places that were named, by format, after a check that each can be written.
-
-    Raises:
-        BadInputError: one cannot; found out now rather than after the work.
-    """
-    return {name: place for name, path in paths.items() if (place := ready_to_write(path)) is not None}
+def given(ctx: typer.Context, names: Iterable[str]) -> list[str]:
+    """Return those of the arguments that were given on the command line, as options: `--n` for `n`."""
+    wanted = frozenset(names)
+    return [p.opts[0] for p in ctx.command.params if p.name in wanted and is_given(ctx, str(p.name))]

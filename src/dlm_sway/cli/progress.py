@@ -13,7 +13,7 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextCo
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from dlm_sway.cli.console import is_terminal, stderr_console
+from dlm_sway.cli.console import is_terminal, print_line, stderr_console
 from dlm_sway.core.progress import Progress, Silent
 from dlm_sway.report.text import clean, shorten
 
@@ -76,8 +76,7 @@ class LineProgress:
 
     def _print(self, line: str) -> None:
         self._last = self._clock()
-        self._stream.write(f"sway: {line}\n")
-        self._stream.flush()
+        print_line(f"sway: {line}", self._stream)
 
 
 class BarProgress:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlm_sway.cli.options import option, ready_to_write
+from dlm_sway.cli.options import option
+from dlm_sway.cli.outputs import places
 from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def report(
     from dlm_sway.report.read import load_result
 
     result = load_result(file.expanduser())
-    out = ready_to_write(out)
+    out = places(reads=[file], output=out).get("output")
     chosen = form or _by_ending(out)
     if chosen is Format.TERMINAL:
         _show(result, out)

@@ -32,10 +32,11 @@ from dlm_sway.cli.options import (
     SuiteSeed,
     TracePath,
     Weights,
+    given,
     option,
-    places,
-    ready_to_write,
 )
+from dlm_sway.cli.outputs import places, read_by, ready_to_write
+from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
     from dlm_sway.backends.one_base import OneBase
@@ -48,9 +49,11 @@ _OF_SUITE: Final = (
     *("only", "skip", "limit", "n_draws", "fast", "weights", "device", "dtype", "seed", "batch_tokens"),
     *("cache", "resume", "trace", "allow_custom"),
 )
+_WRITTEN: Final = ("json_path", "markdown", "html", "junit", "trace")
 
 
 def run(
+    ctx: typer.Context,
     spec: SuiteFile,
     *,
     only: Only = [],  # noqa: B006 (typer copies it)
@@ -84,6 +87,9 @@ def run(
     on with --resume; what it had scored is not scored again.
     """
     said = suite_words(locals())
+    if dry_run and (names := given(ctx, _WRITTEN)):
+        what = f"nothing is run with --dry-run, so there is nothing to write for {', '.join(names)}"
+        raise BadInputError(what, remedy="leave out one of them")
 
     from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver_reports
@@ -93,7 +99,8 @@ def run(
     if dry_run:
         show_estimate(suite, settings)
         raise typer.Exit
-    wanted = places(json=json_path, markdown=markdown, html=html, junit=junit)
+    files = {"json": json_path, "markdown": markdown, "html": html, "junit": junit}
+    wanted = wanted_of(suite, files, trace=settings.trace)
     result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
     deliver_reports(result, wanted, lambda: print_suite(result, stdout_console()))
     raise typer.Exit(exit_code(result))
@@ -106,6 +113,21 @@ def suite_words(said: Mapping[str, Any]) -> dict[str, Any]:
         said: `locals()` of the command, before it has others.
     """
     return {name: said[name] for name in _OF_SUITE if name in said}
+
+
+def wanted_of(suite: Suite, files: Mapping[str, Path | None], *, trace: Path | None = None) -> dict[str, Path]:
+    """Return the places of the reports that were named, by format.
+
+    Args:
+        suite: what will be read.
+        files: the place of each report, or None.
+        trace: what else is written.
+
+    Raises:
+        BadInputError: one cannot be written, two are the same, or one is what the suite reads.
+    """
+    found = places(reads=read_by(suite), adapters=[suite.model.adapter], **files, trace=trace)
+    return {name: found[name] for name in files if name in found}
 
 
 def prepared(

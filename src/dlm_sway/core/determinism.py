@@ -14,5 +14,6 @@ def stream(*words: int | str) -> np.random.Generator:
     the next (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
     """
     text = "\x1f".join(f"{type(word).__name__}:{word}" for word in words)
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    raw = text.encode("utf-8", errors="surrogatepass")  # the name of a file may hold bytes that are no UTF-8
+    digest = hashlib.blake2b(raw, digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

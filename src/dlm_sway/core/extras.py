@@ -12,6 +12,9 @@ from typing import Final
 
 from dlm_sway.core.errors import MissingExtraError
 
+UPDATE: Final = "update sway from where you installed it (in a clone: git pull, then pip install -e '.[hf]')"
+REINSTALL: Final = "install sway again from where you have it (in a clone: pip install -e '.[hf]')"
+"""Neither names the distribution to a registry, which may hold another project of that name."""
 _DISTRIBUTION: Final = "dlm-sway"
 _REQUIREMENT: Final = re.compile(r"([\w.-]+)(\[[\w,.-]+\])?.*\bextra == ['\"]([\w.-]+)['\"]")
 _PLATFORM: Final = re.compile(r"sys_platform == ['\"](\w+)['\"]")

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any, Final
 
 from dlm_sway.core.errors import CannotRunError
+from dlm_sway.core.extras import REINSTALL
 
 _GROUP: Final = "dlm_sway.shows"
 
@@ -52,6 +53,6 @@ class Shown:
 def _way(name: str) -> Callable[[Any], Any]:
     found = next((entry for entry in entry_points(group=_GROUP) if entry.name == name), None)
     if found is None:
-        raise CannotRunError(f"no installed package shows results as {name!r}", remedy="install dlm-sway again")
+        raise CannotRunError(f"no installed package shows results as {name!r}", remedy=REINSTALL)
     way: Callable[[Any], Any] = found.load()
     return way

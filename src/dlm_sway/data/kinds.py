@@ -11,12 +11,17 @@ from dlm_sway.core.extras import install_command
 from dlm_sway.data.cost import GENERATED
 from dlm_sway.data.feed import FEWEST, Feed
 from dlm_sway.probes.inputs import tokens_about
-from dlm_sway.stats.power import clusters_for_bound, smallest_effect
+from dlm_sway.stats.power import clusters_for_bound, smallest_shown
 
 # Spread between clusters that sizes are reckoned with; a run prints what it saw.
 SD_GAIN: Final = 0.2  # nat/token; near the smallest gain worth a pass, clusters differ by about so much
 SD_LOSS: Final = 0.2  # nat/token between passages of the control corpus
 SD_MARGIN: Final = 1.0  # nat between triples
+# The smallest effects worth a pass where a suite says nothing else: of `target_gain`, `paraphrase_invariance` and
+# `preference_flip`.
+MIN_GAIN: Final = 0.05
+MIN_CASES: Final = 0.1
+MIN_MARGIN: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,14 @@ class Kind:
         return f"needs {self.package[1]}: {install_command(self.package[1])}"
 
 
-def gain_power(feed: Feed, role: str) -> str:
-    """Return the smallest gain that the clusters of a role can show."""
+def gain_power(feed: Feed, role: str, *, minimum: float = MIN_GAIN) -> str:
+    """Return the smallest gain that the clusters of a role show 4 times in 5."""
     n = feed.clusters(role)
-    effect = smallest_effect(SD_GAIN / n**0.5) if n else float("inf")
-    return f"detects {effect:.2g} nat/token with {n} clusters"
+    return f"detects {_shown(SD_GAIN, minimum, n):.2g} nat/token with {n} clusters"
+
+
+def _shown(sd: float, minimum: float, n: int) -> float:
+    return smallest_shown(sd / n**0.5, minimum, df=n - 1) if n > 1 else float("inf")
 
 
 def _tokens(feed: Feed, role: str) -> float:
@@ -118,8 +126,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         40,
         "Did it come to prefer the chosen answers?",
         lambda f, m: (  # noqa: ARG005
-            f"detects a change of {smallest_effect(SD_MARGIN / max(1, len(f.triples)) ** 0.5):.2g} nat "
-            f"with {len(f.triples)} triples"
+            f"detects a change of {_shown(SD_MARGIN, MIN_MARGIN, len(f.triples)):.2g} nat with {len(f.triples)} triples"
         ),
         lambda f, m: 2 * _words(f, "triples") + (m + 2) * 512,
         "triples",
@@ -141,7 +148,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "paraphrase_invariance": Kind(
         70,
         "Is an answer learned for the question, or for the trained words alone?",
-        lambda f, m: gain_power(f, "cases").replace("clusters", "cases"),  # noqa: ARG005
+        lambda f, m: gain_power(f, "cases", minimum=MIN_CASES).replace("clusters", "cases"),  # noqa: ARG005
         lambda f, m: 2 * _words(f, "cases") * 2 + (m + 2) * 384,
         "cases",
     ),

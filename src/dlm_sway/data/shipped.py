@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import Any, TypeVar
 
 from dlm_sway.core.errors import CannotRunError
+from dlm_sway.core.extras import REINSTALL
 
 T = TypeVar("T")
 
@@ -51,4 +52,4 @@ def interleaved(rows: Iterable[T], group: Sequence[str]) -> tuple[T, ...]:
 
 def damaged(what: str, *, where: str) -> CannotRunError:
     """Return the error for an installation whose data files are not what was shipped."""
-    return CannotRunError(what, where=where, remedy="install dlm-sway again")
+    return CannotRunError(what, where=where, remedy=REINSTALL)

@@ -15,6 +15,8 @@ import torch
 
 from dlm_sway.backends.base import BulkBackend
 from dlm_sway.backends.cpu_linear import fast_linears
+from dlm_sway.backends.fingerprint import Fingerprinted
+from dlm_sway.backends.torch_backend import TorchBackend
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.core.progress import NamesWhatAsks, Progress, Silent
 from dlm_sway.core.store import ResultStore
@@ -30,6 +32,7 @@ from dlm_sway.engine.rows import Row, right_padded, rows_of
 from dlm_sway.engine.shared import cut
 from dlm_sway.engine.sources import ScalarSource, Source, open_source
 from dlm_sway.engine.trace import CACHED, TraceWriter
+from dlm_sway.engine.viewwise import ViewwiseSource
 from dlm_sway.engine.widths import padded, rows_for
 
 _ROWS_ASKED = 64  # rows that a server is asked for before their results are kept
@@ -67,6 +70,7 @@ class Engine:
         self.cached_positions = 0
         self._planned = 0
         self._trace = trace
+        self._stores = store is not None
         self._results = ResultCache(backend, store, reuse=reuse)
         self._askers: dict[Key, dict[str, None]] = {}
         self._heads: dict[Key, int] = {}
@@ -80,11 +84,25 @@ class Engine:
     @property
     def kept(self) -> str:
         """What is left of the work if it stops now, as a clause."""
+        if not self._results.kept and not isinstance(self.backend, Fingerprinted):
+            return "nothing is kept: this backend does not say what its numbers follow from, so a run begins anew"
+        if not self._results.kept and self._stores:
+            return "nothing is kept, since the model's files are unknown or the cache cannot be written"
         if not self._results.kept:
             return "nothing is kept; with --resume a run keeps what it has scored"
         if not self._planned:
             return "nothing was scored yet"
         return f"{self.view_tokens_done:,} of {self._planned:,} view-tokens are kept: run again with --resume"
+
+    def rounding_refusal(self) -> str | None:
+        """Return why the dtype leaves no nulls and scales of what was trained whole, or None where it does.
+
+        A stacked pass turns what such a tensor adds to the outputs; view by view its values are rounded.
+        """
+        if not isinstance(self.backend, TorchBackend):
+            return None
+        with self.opened() as source:
+            return self.backend.sites.rounding_refusal() if isinstance(source, ViewwiseSource) else None
 
     def work(self) -> dict[str, float]:
         """Return what was done: view-tokens, seconds of scoring, and positions that the cache knew."""

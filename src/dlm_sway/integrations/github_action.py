@@ -19,17 +19,16 @@ from typing import Any, Final
 
 from dlm_sway.core.errors import BadInputError, CannotRunError, ExitCode, SwayError
 from dlm_sway.core.result import SuiteResult
-from dlm_sway.report.markdown_text import inert
+from dlm_sway.report.gate import gate_view
+from dlm_sway.report.markdown import gate_lines
 from dlm_sway.suite.gate import Gate, gate
 
 RESULT: Final = "sway.json"
 REPORTS: Final = {"json": RESULT, "markdown": "sway.md", "html": "sway.html", "junit": "sway.xml"}
 COMMENT: Final = "comment.md"
 _EACH: Final = '.[] | {id, login: .user.login, type: .user.type, first: (.body | split("\\n")[0])} | tojson'
-_BREACHES: Final = 20
 _TIMEOUT_S: Final = 60
 _VERDICTS: Final = {0: "pass", 1: "fail", 4: "inconclusive"}
-_OPEN: Final = "**The gate is open.**"
 
 Environment = Mapping[str, str]
 
@@ -66,7 +65,7 @@ def report(env: Environment) -> int:
         verdict=_VERDICTS.get(code, "error"),
         report="" if page is None else str(page),
     )
-    body = "\n\n".join((_headline(found, code), _markdown(folder)))
+    body = _body(found, code, _markdown(folder))
     (folder / COMMENT).write_text(f"{marker(env.get('SWAY_ACTION_SPEC', ''))}\n{body}", encoding="utf-8")
     _append(env, "GITHUB_OUTPUT", outputs.lines())
     _append(env, "GITHUB_STEP_SUMMARY", body)
@@ -112,15 +111,15 @@ def _share(text: str | None) -> float | None:
     return float(text) if text else None
 
 
-def _headline(found: Gate | None, code: int) -> str:
+def _body(found: Gate | None, code: int, markdown: str) -> str:
+    """Return the report, which begins with the gate, or else the gate alone; and first what neither of them says."""
     if found is None:
-        return f"**sway found no result: it ended with exit code {code}.** The log of the job says why."
-    if not found.breaches:
-        more = "" if code == ExitCode.PASS else f" But sway ended with exit code {code}: the log of the job says why."
-        return f"{_OPEN}{more}"
-    shown = [f"- {inert(breach.name)}: {inert(breach.message, limit=400)}" for breach in found.breaches[:_BREACHES]]
-    left = len(found.breaches) - _BREACHES
-    return "\n".join(("**The gate is closed.**\n", *shown, *([f"- and {left} more"] if left > 0 else [])))
+        told = [f"**sway found no result: it ended with exit code {code}.** The log of the job says why.", markdown]
+    else:
+        odd = not found.breaches and code != ExitCode.PASS
+        end = f"**sway ended with exit code {code}, though the gate is open:** the log of the job says why."
+        told = [end if odd else "", markdown or gate_lines(gate_view(found))]
+    return "\n\n".join(part for part in told if part)
 
 
 def _markdown(folder: Path) -> str:

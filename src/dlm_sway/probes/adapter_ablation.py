@@ -17,7 +17,7 @@ from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, r
 from dlm_sway.probes.claims import extremes, power_line
 from dlm_sway.probes.dose import CUT, dose_claim, dose_evidence, dose_of, sweep_asks
 from dlm_sway.probes.inputs import Items, clusters, subset
-from dlm_sway.stats.curves import FEWEST, Shape, shape
+from dlm_sway.stats.curves import FEWEST, SUPPORT, Shape, shape
 from dlm_sway.stats.dose import MARGIN
 from dlm_sway.stats.paired import gain
 
@@ -26,7 +26,7 @@ _WORDS: Final = {
     "healthy": "smooth and rising",
     "saturated": "most of the effect is there at half the scale already",
     "step": "nearly all of the effect comes in one step",
-    "overshoot-and-crash": "beyond its best scale what was gained is lost",
+    "overshoot-and-crash": "beyond its best scale the gain is lost or the effect falls",
     "flat": "no effect at any scale",
 }
 
@@ -76,9 +76,9 @@ class AdapterAblation(Probe[AdapterAblationSpec]):
         control text, at each scale; resamples over clusters name the shape: healthy, saturated, step,
         overshoot-and-crash, flat.
     Passes when: 90 % of the resamples are healthy; a linear and a quadratic response both are. Warns when saturated,
-        step, or crashing beyond scale 1; fails when flat, or crashed at 1. `dose` warns when a scale under 0.8 has
-        surely less harm or more gain, or when the gain still rises at the largest; it names the command, and applies
-        nothing.
+        step, or overshoot-and-crash; fails when flat, or when in 90 % the gain has crashed at scale 1 already, even if
+        a larger scale wins it back. `dose` warns when a scale under 0.8 has surely less harm or more gain, or when the
+        gain still rises at the largest; it names the command, and applies nothing.
     Costs: 5 views of the prompts, of about 3,000 tokens of target and of held-out text, and of 4,000 control tokens.
     """
 
@@ -193,7 +193,7 @@ def _claim(found: Shape) -> Question:
     verdict = Verdict.PASS if found.name == "healthy" else Verdict.WARN
     if found.name == "flat" or found.crashed_at_full:
         verdict = Verdict.FAIL
-    message = f"{found.name}: {_WORDS[found.name]}"
+    message = f"{found.name}: {_WORDS[found.name]}{_at_full(found)}"
     if found.name != "flat" and near.estimate is not None and growth.estimate is not None:
         message += f" (grows with exponent {near.estimate:.1f} near 0, {growth.estimate:.1f} from half to full scale)"
     if not found.support:
@@ -217,6 +217,14 @@ def _claim(found: Shape) -> Question:
     )
 
 
+def _at_full(found: Shape) -> str:
+    if found.crashed_at_full:
+        return "; the gain is lost at scale 1 already"
+    if found.at_full is None or found.at_full <= 1 - SUPPORT:
+        return ""
+    return f"; the gain is perhaps lost at scale 1 already (in {100 * found.at_full:.0f} % of resamples)"
+
+
 def _no_text() -> Question:
     return Question(verdict=Verdict.SKIP, message="give items or held_out: without text that is meant to gain, no dose")
 
@@ -231,6 +239,7 @@ def _shape_evidence(found: Shape) -> dict[str, Any]:
         "decided": found.decided,
         "support": dict(found.support),
         "crashed_at_full": found.crashed_at_full,
+        "support_at_full": found.at_full,
         "features": {k: {"estimate": f.estimate, "low": f.low, "high": f.high} for k, f in found.features.items()},
         "method": found.method,
     }

@@ -236,7 +236,7 @@ def _evidence(spec: AdapterRevertSpec, cases: list[_Case], effect: Estimate | No
     values = [c.value for c in kept]
     return {
         "effect": estimate_evidence(effect) if effect else None,
-        "smallest_decidable_effect": power_line(effect) if effect else None,
+        "smallest_decidable_effect": (power_line(effect, minimum=spec.min_effect, surely=True) if effect else None),
         "minimum": spec.min_effect,
         "embedder": spec.embedder,
         "n_items": len(kept),

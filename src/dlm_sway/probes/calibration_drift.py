@@ -19,6 +19,7 @@ from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.choices import F64, GAP, I64, Answered, Choice, answered, distinct, option_items, shipped
 from dlm_sway.probes.claims import Measured, estimate_evidence, item_records
 from dlm_sway.probes.harm import by_stratum, critical_value, judged, looks, stratum_row
+from dlm_sway.probes.inputs import reading_order
 from dlm_sway.stats.calibration import (
     Slope,
     answered_right,
@@ -87,7 +88,7 @@ class CalibrationDrift(Probe[CalibrationDriftSpec]):
 
     def plan(self, spec: CalibrationDriftSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
         """Each round reads on to the next look, until both bounds are decided or one is outside."""
-        choices, ends = _choices(spec), _looks(spec)
+        choices, ends = _choices(spec, env), _looks(spec)
         if seen and (len(seen) == len(ends) or _bounds(spec, env, seen).decided):
             return ()
         begin = ends[len(seen) - 1] if seen else 0
@@ -120,12 +121,16 @@ class CalibrationDrift(Probe[CalibrationDriftSpec]):
         return result.model_copy(update={"base_value": bounds.losses[0], "ft_value": bounds.losses[1]})
 
 
-def _choices(spec: CalibrationDriftSpec) -> tuple[Choice, ...]:
-    return distinct(spec.facts or shipped())[0]
+def _choices(spec: CalibrationDriftSpec, env: Env) -> tuple[Choice, ...]:
+    """Return what is read, in an order whose beginnings are balanced; the shipped facts come in one."""
+    if not spec.facts:
+        return distinct(shipped())[0]
+    facts = distinct(spec.facts)[0]
+    return reading_order(facts, [fact.category for fact in facts], rng=env.rng(spec.name, "order"))
 
 
 def _looks(spec: CalibrationDriftSpec) -> tuple[int, ...]:
-    return looks(len(_choices(spec)), LOOKS)
+    return looks(len(distinct(spec.facts or shipped())[0]), LOOKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +164,15 @@ class _Bounds:
     @property
     def decided(self) -> bool:
         """Whether reading on can change no verdict of the two claims."""
-        decisions = {self.all.decision, self.known.decision if self.known else "undecided"}
-        return "outside" in decisions or ("undecided" not in decisions and self.effective >= FEWEST)
+        if self.known is None:
+            return self.all.decision == "outside"
+        decisions = {self.all.decision, self.known.decision}
+        worth = min(_worth(self.known, self.effective), _worth(self.all, len(self.change)))
+        return "outside" in decisions or ("undecided" not in decisions and worth >= FEWEST)
 
 
 def _bounds(spec: CalibrationDriftSpec, env: Env, seen: Seen) -> _Bounds:
-    read = answered(_choices(spec), [scores for (scores,) in seen], normalise=spec.normalise)
+    read = answered(_choices(spec, env), [scores for (scores,) in seen], normalise=spec.normalise)
     before, after = (log_loss(option_logprobs(s), read.right) for s in (read.base, read.finetuned))
     change, weight = after - before, np.round(_WEIGHTS * read.known).astype(np.int64)
     sure = weight > 0
@@ -218,8 +226,8 @@ def _knowledge(bounds: _Bounds) -> Question:
 
 def _claim(found: NonInferiority, harmed: list[str], what: str, n: float) -> Question:
     verdict, tail = judged(found, harmed, unit="nat", items="facts")
-    if verdict is Verdict.PASS and min(n, found.n_clusters) < FEWEST:
-        verdict, tail = Verdict.INCONCLUSIVE, f"worth {min(n, found.n_clusters):.0f} sure ones; give {FEWEST} or more"
+    if verdict is Verdict.PASS and (worth := _worth(found, n)) < FEWEST:
+        verdict, tail = Verdict.INCONCLUSIVE, f"worth {worth:.0f} sure ones; give {FEWEST} or more"
     low, high = found.lower, found.upper
     return Question(
         verdict=verdict,
@@ -229,6 +237,11 @@ def _claim(found: NonInferiority, harmed: list[str], what: str, n: float) -> Que
         null=f"margin {found.margin} nat/fact",
         message=f"log loss {found.estimate:+.3f} nat on {what}: {tail}",
     )
+
+
+def _worth(found: NonInferiority, n: float) -> float:
+    """Return how many facts that vary on their own a bound over so many is made of; a pass asks for 30."""
+    return min(n, found.n_clusters)
 
 
 class _Accuracy:

@@ -97,11 +97,23 @@ def extremes(
     return {"largest": rows[::-1][:n], "smallest": rows[:n]}
 
 
-def power_line(estimate: Estimate) -> float | None:
-    """Return the smallest true effect that this many inputs would have shown 4 times in 5, one-sided 5 %."""
-    from dlm_sway.stats.power import smallest_effect
+def power_line(estimate: Estimate, *, minimum: float = 0.0, surely: bool = False) -> float | None:
+    """Return the smallest true effect that a claim by these inputs would have shown 4 times in 5.
 
-    return None if not estimate.se else smallest_effect(estimate.se, alpha=0.05)
+    Args:
+        estimate: with the 95 % interval that decides.
+        minimum: the smallest effect worth a pass.
+        surely: whether all of the interval has to lie over the minimum, as `surely_over` asks; else the estimate has
+            to reach it and the interval to lie over zero, as `at_least` asks.
+    """
+    from dlm_sway.stats.power import smallest_effect, smallest_shown
+
+    if not estimate.se:
+        return None
+    df = max(1, estimate.n_clusters - 1)
+    if surely:
+        return minimum + smallest_effect(estimate.se, alpha=0.025, df=df)
+    return smallest_shown(estimate.se, minimum, alpha=0.025, df=df)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env
 from dlm_sway.probes.claims import estimate_evidence
 from dlm_sway.probes.inputs import clusters, subset
-from dlm_sway.stats.dose import MARGIN, Dose, Items, dose
+from dlm_sway.stats.dose import MARGIN, Dose, Items, Rival, dose
 
 SCALES: Final = (0.25, 0.5, 0.75, 1.0, 1.25)
 CHEAP_SCALES: Final = (0.25, 0.5, 0.75, 1.0)
@@ -119,7 +119,8 @@ def dose_line(found: Dose, *, what: str) -> str:
     if found.lam is None:
         return _no_scale(found, what)
     if found.lam == 1.0:
-        return f"1.0 is as good as any other scale: {what} gain {found.gains[full]:.2f}, loss {_bound(trained.upper)}"
+        rest = "any other scale" if all(h.decision == "within" for h in found.harms) else "any other safe scale"
+        return f"1.0 is as good as {rest}: {what} gain {found.gains[full]:.2f}, loss {_bound(trained.upper)}"
     at = found.lambdas.tolist().index(found.lam)
     harm = "harm gone" if trained.decision != "within" else "no harm at either"
     rising = ", and still rising" if found.reason == "still rising" and at == len(found.lambdas) - 1 else ""
@@ -139,9 +140,20 @@ def _no_scale(found: Dose, what: str) -> str:
         return f"no safe scale has a {what} gain worth the name: train again rather than rescale"
     if found.interval is None:
         return "too few texts to name a scale; give at least 5 of each kind, better 30"
+    if found.rival is not None:
+        return _rival_line(found.rival, what)
     need = f"; about {found.n_to_decide} control texts would" if found.n_to_decide else ""
     best = f", though {found.best:g} looks best" if found.best not in (None, 1.0) else ""
     return f"the texts do not decide whether another scale than 1.0 is better{best}{need}"
+
+
+def _rival_line(rival: Rival, what: str) -> str:
+    """Return what is known where a safe full scale is neither surely as good as another one nor surely worse."""
+    change = rival.change
+    by = f"{change.estimate:.2f}" if change.estimate > 0 else f"up to {change.high:.2f}, {change.estimate:.2f}"
+    need = f"; about {rival.n_to_decide} {what} texts would tell" if rival.n_to_decide else ""
+    ends = f"[{change.low:.2f}, {change.high:.2f}] nat/token"
+    return f"not decided whether 1.0 is as good: {rival.lam:g} may be better by {by} {ends}{need}"
 
 
 def _verdict(found: Dose) -> Verdict:
@@ -154,7 +166,7 @@ def _verdict(found: Dose) -> Verdict:
 
 def dose_evidence(found: Dose, *, what: str) -> dict[str, Any]:
     """Return the dose as JSON values."""
-    kept = found.kept
+    kept, rival = found.kept, found.rival
     return {
         "line": dose_line(found, what=what),
         "lam": found.lam,
@@ -164,6 +176,7 @@ def dose_evidence(found: Dose, *, what: str) -> dict[str, Any]:
         "resamples_by_lam": {f"{lam:g}": share for lam, share in found.support.items()},
         "gain_change": None if found.gain_change is None else estimate_evidence(found.gain_change),
         "harm_change": None if found.harm_change is None else estimate_evidence(found.harm_change),
+        "may_be_better": None if rival is None else _rival_evidence(rival),
         "kept_of_gain": None if kept is None else {"share": kept.estimate, "low": kept.low, "high": kept.high},
         "command": _command(found, "ADAPTER"),
         "by_lam": [
@@ -177,3 +190,7 @@ def dose_evidence(found: Dose, *, what: str) -> dict[str, Any]:
             for lam, g, h in zip(found.lambdas, found.gains, found.harms, strict=True)
         ],
     }
+
+
+def _rival_evidence(rival: Rival) -> dict[str, Any]:
+    return {"lam": rival.lam, "n_to_decide": rival.n_to_decide, **estimate_evidence(rival.change)}

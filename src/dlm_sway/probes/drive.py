@@ -73,18 +73,19 @@ def _driven(pairs: Pairs, ctx: RunContext, engine: Engine) -> Driven:
     backend, codec = ctx.backend, ctx.backend.codec
     refusal = backend.scores_refusal() if isinstance(backend, ScoreRefusing) else None
     floor = _floor(engine, ctx)
+    rounded = engine.rounding_refusal()
     env = Env(
         seed=ctx.seed,
         n_draws=ctx.n_draws,
         alpha=ctx.alpha,
         format=ctx.format,
-        null_refusal=backend.null_refusal(),
+        null_refusal=backend.null_refusal() or rounded,
         floor=floor.kl if floor else 0.0,
         chat=codec.has_chat_template,
         tools_refusal=codec.tools_refusal()
         if isinstance(codec, ChatCodec)
         else "this backend renders no conversations",
-        **_of_adapter(backend),
+        **_of_adapter(backend, rounded),
         codec=codec,
         scores_refusal=refusal,
         unit=PER_BYTE if isinstance(backend, ByteScored) else PER_TOKEN,
@@ -120,10 +121,10 @@ def _measured(pairs: Pairs, env: Env, engine: Engine, *, spent: Sequence[float])
     return states
 
 
-def _of_adapter(backend: object) -> dict[str, Any]:
-    """Return what a plan may know of the adapter itself."""
+def _of_adapter(backend: object, rounded: str | None = None) -> dict[str, Any]:
+    """Return what a plan may know of the adapter itself; `rounded` says why the dtype leaves no scales."""
     if isinstance(backend, AdapterBackend):
-        cut, scale = backend.cut_refusal(), backend.scale_refusal()
+        cut, scale = backend.cut_refusal(), backend.scale_refusal() or rounded
         return {"cut_refusal": cut, "scale_refusal": scale, "spectra": cache(backend.spectra)}
     scales = isinstance(backend, ScalableDifferentialBackend)
     return {

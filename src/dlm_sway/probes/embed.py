@@ -76,6 +76,8 @@ def load_embedder(home: Path) -> Embedder:
     with needs_extra("comparing sentences"):
         import torch
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as hf_logging
+    hf_logging.disable_progress_bar()  # sway has a progress of its own, and --quiet has none
     try:
         tokenizer = AutoTokenizer.from_pretrained(home, local_files_only=True)
         model = AutoModel.from_pretrained(home, dtype=torch.float32, local_files_only=True, use_safetensors=True)

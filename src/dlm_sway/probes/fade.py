@@ -6,12 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from dlm_sway.core.result import Question, Verdict, finite_or_none
 from dlm_sway.probes.beyond import FEWEST
 from dlm_sway.stats.decay import Decay
 from dlm_sway.stats.power import MAX_CLUSTERS, clusters_for_bound, smallest_effect
 
 HALF: Final = 0.5
+_FEWEST_ALIKE: Final = 3.0  # an effect that is that of one or two has no spread that tells how sure it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Fading:
         min_half_life: the shortest half-life worth a pass, in that unit.
         at: where the longest distance lies, such as `behind 1,024 tokens`.
         of: what varies, such as `prompts`.
+        farther: what to give where the longest distance is under the half-life that is asked for.
     """
 
     decay: Decay
@@ -31,9 +35,10 @@ class Fading:
     min_half_life: float
     at: str
     of: str
+    farther: str
 
     def question(self) -> Question:
-        """Return the verdict: PASS when surely half is left at the end, or the half-life is long enough."""
+        """Return the verdict: PASS when surely half is left far enough away, or the half-life is long enough."""
         d, verdict = self.decay, self._verdict()
         left = float(d.left[-1])
         interval = None if d.low is None or d.high is None else (float(d.low[-1]), float(d.high[-1]))
@@ -42,7 +47,7 @@ class Fading:
             effect=left,
             unit="of the effect left",
             interval=interval,
-            null=f"half of it left, or a half-life of {self.min_half_life:g} {self.unit}",
+            null=f"half of it left at {self.min_half_life:g} {self.unit} or farther, or such a half-life",
             message=f"{self.at} {left:.2f} of the effect is left{self._half_life()}: {self._why(verdict)}",
         )
 
@@ -79,13 +84,31 @@ class Fading:
 
     def _verdict(self) -> Verdict:
         d = self.decay
-        if d.low is None or d.high is None or d.n_units < FEWEST:
+        if d.low is None or d.n_telling < FEWEST or d.worth < _FEWEST_ALIKE:
             return Verdict.INCONCLUSIVE
-        shortest, longest = d.half_life_low, d.half_life_high
-        if d.low[-1] >= HALF or (shortest is not None and shortest >= self.min_half_life):
-            return Verdict.PASS
-        short = longest is None or longest < self.min_half_life
-        return Verdict.FAIL if d.high[-1] < HALF and short else Verdict.INCONCLUSIVE
+        if self._gone or self._short:
+            return Verdict.FAIL
+        long = d.half_life_low is not None and d.half_life_low >= self.min_half_life
+        # Half left nearer than that is what an effect shows that fades too fast, too.
+        return Verdict.PASS if long or (self._far and d.low[-1] >= HALF) else Verdict.INCONCLUSIVE
+
+    @property
+    def _far(self) -> bool:
+        return float(self.decay.x[-1]) >= self.min_half_life
+
+    @property
+    def _within(self) -> int:
+        """Index of the longest distance that is not beyond the half-life asked for."""
+        return int(np.flatnonzero(self.decay.x <= self.min_half_life)[-1])
+
+    @property
+    def _gone(self) -> bool:
+        return self.decay.high is not None and bool(self.decay.high[self._within] < HALF)
+
+    @property
+    def _short(self) -> bool:
+        longest = self.decay.half_life_high
+        return longest is not None and longest < self.min_half_life
 
     def _half_life(self) -> str:
         d = self.decay
@@ -98,17 +121,39 @@ class Fading:
         return f", half-life {_length(d.half_life)} {self.unit}{between}"
 
     def _why(self, verdict: Verdict) -> str:
+        d, asked = self.decay, f"a half-life of {self.min_half_life:g} {self.unit}"
         if verdict is Verdict.PASS:
             return "it does not fade"
         if verdict is Verdict.FAIL:
-            return f"it fades; a half-life of {self.min_half_life:g} {self.unit} is asked for"
-        n, d = self.decay.n_units, self.decay
-        if n < FEWEST or d.se is None:
-            return f"{n} {self.of} cannot decide; give at least {FEWEST}, better 30"
-        gap = abs(float(d.left[-1]) - HALF)
-        if d.se[-1] == 0 or gap < 0.01 * float(d.se[-1]):
+            there = f" ({d.left[self._within]:.2f} is left at {d.x[self._within]:g})" if not self._short else ""
+            return f"it fades{there}; {asked} is asked for"
+        if d.n_telling < FEWEST:
+            return self._too_few()
+        if d.worth < _FEWEST_ALIKE:
+            few = f"nearly all of the effect is in a few of {d.n_units} {self.of}, which tell as much as {d.worth:.1f}"
+            return f"{few} alike; give more on which the fine-tune differs"
+        if not self._far:
+            return f"that is too near to tell {asked}; {self.farther}"
+        return self._sample()
+
+    def _too_few(self) -> str:
+        d = self.decay
+        if d.n_telling == d.n_units:
+            return f"{d.n_units} {self.of} cannot decide; give at least {FEWEST}, better 30"
+        few = f"{d.n_telling} of {d.n_units} {self.of} show an effect and cannot decide"
+        return f"{few}; give at least {FEWEST} on which the fine-tune differs, better 30"
+
+    def _sample(self) -> str:
+        d, n = self.decay, self.decay.n_units
+        at = -1 if d.left[-1] > HALF else self._within
+        if at == self._within and d.left[at] > HALF:  # half is lost beyond it: only the fitted half-life can decide
+            if d.half_life is None:
+                return f"half is lost somewhere before; give a distance of {self.min_half_life:g} {self.unit} too"
+            return f"{n} {self.of} do not decide; about {4 * n:,} would halve the doubt"
+        gap, se = abs(float(d.left[at]) - HALF), 0.0 if d.se is None else float(d.se[at])
+        if se == 0 or gap < 0.01 * se:
             return f"{n} {self.of} do not decide: it lies at the minimum"
-        needed = clusters_for_bound(float(d.se[-1]) * n**0.5, gap, alpha=0.025)
+        needed = clusters_for_bound(se * n**0.5, gap, alpha=0.025)
         if needed > MAX_CLUSTERS:
             return f"{n} {self.of} do not decide, and no sensible number would"
         return f"{n} {self.of} do not decide; about {max(needed, n + 1):,} would"

@@ -94,8 +94,7 @@ class Membership(Probe[MembershipSpec]):
     def measure(self, spec: MembershipSpec, env: Env, seen: Seen) -> Found:
         """The area, and whether the two sets look alike."""
         members, others = (_documents(scores) for scores in seen[0])
-        # Both one-sided questions are asked at alpha.
-        found = auc(members.gain, others.gain, confidence=1 - 2 * env.alpha, rng=env.rng(spec.name, "labels"))
+        found = auc(members.gain, others.gain, confidence=_confidence(env.alpha), rng=env.rng(spec.name, "labels"))
         form = differ_in_any(members.form, others.form, rng=env.rng(spec.name, "form"))
         return Found(data={"members": members, "others": others, "auc": found, "form": form})
 
@@ -112,6 +111,14 @@ class Membership(Probe[MembershipSpec]):
         evidence = _evidence(spec, env, found.data) | {"auc": area.estimate, "p": area.p, "unlike": unlike}
         score = {Verdict.PASS: 1.0, Verdict.FAIL: 0.0}.get(verdict)
         return result_of(spec, claims, headline="told_apart", score=score, evidence=evidence)
+
+
+def _confidence(alpha: float) -> float:
+    """Return that of the interval: both one-sided questions are asked at alpha, but at 5 % where that is more.
+
+    `sway compare` reads an interval without its items as one of 90 %, so a narrower one would tell equals apart.
+    """
+    return max(0.9, 1 - 2 * alpha)
 
 
 def _drawn(spec: MembershipSpec, env: Env, name: Literal["items", "held_out"]) -> tuple[TextItem, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal
@@ -24,6 +25,7 @@ from dlm_sway.stats.decay import FEWEST_POINTS, decay
 
 SPAN: Final = 16
 """Positions scored at the beginning of a reply."""
+_MOST_TURNS: Final = 32
 _NO_TEMPLATE: Final = (
     "the tokenizer has no chat template, so turns cannot be rendered; use a model whose tokenizer has one"
 )
@@ -43,7 +45,7 @@ class MultiTurnSpec(ProbeSpec):
 
     kind: Literal["multi_turn_coherence_decay"] = "multi_turn_coherence_decay"
     prompts: tuple[str, ...] = Field(min_length=1)
-    max_turns: int = Field(default=4, ge=FEWEST_POINTS, le=32)
+    max_turns: int = Field(default=4, ge=FEWEST_POINTS, le=_MOST_TURNS)
     follow_ups: tuple[str, ...] = FOLLOW_UPS
     max_new_tokens: int = Field(default=48, ge=1)
     divergence: Literal["kl", "js", "tv"] = "kl"
@@ -67,8 +69,10 @@ class MultiTurnCoherenceDecay(Probe[MultiTurnSpec]):
     Statistic: mean divergence to the base over the first 16 tokens of each reply, both models behind the same history,
         summed over conversations, relative to the first turn; the half-life of a * 2^(-t / h) over at least 3 turns by
         non-linear least squares. Intervals over conversations.
-    Passes when: in both kinds of conversation the lower bound of what is left at the last turn is at least 0.5, or that
-        of the half-life at least 2 turns. An effect that does not fall is the best result.
+    Passes when: in both kinds of conversation the lower bound of what is left at the last turn, at least 2 turns from
+        the first, is at least 0.5, or that of the half-life is at least 2 turns. Fails when in one of them the
+        half-life surely is under 2 turns, or surely less than half is left 2 turns from the first. Inconclusive where
+        nearly all of the effect is in fewer than 3 conversations. An effect that does not fall is the best result.
     Costs: a reply of at most 48 tokens a prompt, turn and model, and a pass of each history under two views.
     """
 
@@ -237,8 +241,17 @@ def _heard(side: _Side, answer: Scores | None, spec: MultiTurnSpec, env: Env) ->
     fading = None
     if table[0].mean() > beyond_rounding(spec.divergence, env.floor):
         found = decay(np.arange(spec.max_turns, dtype=np.float64), table)
-        fading = Fading(found, "turns", spec.min_half_life, f"in turn {spec.max_turns}", "conversations")
+        fading = Fading(
+            found, "turns", spec.min_half_life, f"in turn {spec.max_turns}", "conversations", _farther(spec)
+        )
     return _Heard(side, spec, env.floor, table, int(answer.tokens.sum()), fading)
+
+
+def _farther(spec: MultiTurnSpec) -> str:
+    needed = math.ceil(spec.min_half_life) + 1
+    if needed <= _MOST_TURNS:
+        return f"give `max_turns: {needed}`"
+    return f"ask for a `min_half_life` of at most {_MOST_TURNS - 1}"
 
 
 def _evidence(spec: MultiTurnSpec, heard: Mapping[str, _Heard]) -> dict[str, Any]:

@@ -127,6 +127,11 @@ def calibrates(kind: str) -> bool:
     return kind in _KINDS
 
 
+def calibrated_kinds() -> tuple[str, ...]:
+    """Return the kinds of probes whose statistic has nulls here."""
+    return tuple(_KINDS)
+
+
 def _sources(spec: NullAdapterSpec, env: Env) -> dict[str, ProbeSpec | None]:
     """Return the spec that each kind to calibrate takes its inputs from; None when it has none."""
     later = {s.kind: s for _, s in reversed(env.later) if s.kind in _KINDS}  # the first of a kind stands for it

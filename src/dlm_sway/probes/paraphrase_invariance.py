@@ -261,7 +261,7 @@ def _evidence(spec: ParaphraseInvarianceSpec, data: Mapping[str, Any]) -> dict[s
         "verbatim": estimate_evidence(verbatim),
         "paraphrased": estimate_evidence(data["paraphrased"]),
         "ratio_of_gains": {"estimate": ratio.estimate, "low": ratio.low, "high": ratio.high, "method": ratio.method},
-        "smallest_decidable_effect": power_line(verbatim),
+        "smallest_decidable_effect": power_line(verbatim, minimum=spec.min_gain),
         "counts": {
             "n_items": verbatim.n_items,
             "n_clusters": verbatim.n_clusters,

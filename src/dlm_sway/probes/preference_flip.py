@@ -79,12 +79,12 @@ class PreferenceFlip(Probe[PreferenceFlipSpec]):
     Asks: did the margin log p(chosen) - log p(rejected) grow, over all triples and not only those the base had wrong?
     Null: rotation (N1) at scale 1 for the direction; resampling of triples, by prompt, for the interval.
     Statistic: change of the margin, fine-tune minus base, mean over triples; against the nulls, that mean over its
-        standard error plus the minimum; flips of its sign both ways with the exact McNemar test. `normalise: length`
-        takes each log-prob per token: whole answers favour whichever side is longer when a fine-tune makes all text
-        more probable.
+        standard error plus the minimum; flips of its sign both ways with the exact McNemar test over prompts, each
+        counted once, the way most of its triples turned. `normalise: length` takes each log-prob per token: whole
+        answers favour whichever side is longer when a fine-tune makes all text more probable.
     Passes when: the mean change is >= 0.2 nat with a lower bound > 0 and exceeds the nulls (p <= alpha after maxT), and
-        flips to the rejected answer do not surely outnumber those to the chosen one. 50 prompts find a change of twice
-        the minimum 2 times in 3 where changes spread by 1 nat, 100 do 9 times in 10.
+        prompts that turned to the rejected answer do not surely outnumber those that turned to the chosen one. 50
+        prompts find a change of twice the minimum 2 times in 3 where changes spread by 1 nat, 100 do 9 times in 10.
     Costs: one pass of all answers for base and fine-tune (a prompt is read once for both), and (n_draws + 2) views of
         about 500 tokens.
     """
@@ -167,11 +167,26 @@ class _Margins:
 
 @dataclass(frozen=True, slots=True)
 class _Flips:
-    """Which triples changed sides, int64 each, and the exact two-sided p, over groups, that both ways are alike."""
+    """Which triples changed sides, and which way their groups turned.
+
+    Attributes:
+        gained: int64, triples that turned to the chosen answer.
+        lost: int64, triples that turned away from it.
+        to_chosen: groups of which more triples gained than lost.
+        to_rejected: groups of which more lost than gained.
+        p: exact and two-sided, that groups turn both ways alike.
+    """
 
     gained: npt.NDArray[np.int64]
     lost: npt.NDArray[np.int64]
+    to_chosen: int
+    to_rejected: int
     p: float
+
+    @property
+    def singly(self) -> bool:
+        """Whether groups and triples are the same counts."""
+        return (self.to_chosen, self.to_rejected) == (len(self.gained), len(self.lost))
 
     @classmethod
     def of(cls, margins: _Margins, groups: Sequence[str]) -> _Flips:
@@ -180,7 +195,8 @@ class _Flips:
         net = Counter(groups[i] for i in gained.tolist())
         net.subtract(groups[i] for i in lost.tolist())
         # Triples of one group turn together, so a group is one that turned, whichever way most of it did.
-        return cls(gained, lost, mcnemar(sum(n < 0 for n in net.values()), sum(n > 0 for n in net.values())))
+        to_chosen, to_rejected = sum(n > 0 for n in net.values()), sum(n < 0 for n in net.values())
+        return cls(gained, lost, to_chosen, to_rejected, mcnemar(to_rejected, to_chosen))
 
 
 def usable(spec: PreferenceFlipSpec) -> tuple[tuple[Triple, ...], list[dict[str, str]]]:
@@ -231,10 +247,13 @@ def _claim(
 ) -> Question:
     unit = _unit(spec)
     verdict, why = directional(effect, spec.min_change, null, env, units="prompts")
-    away = len(flips.lost) > len(flips.gained) and flips.p <= env.alpha
+    # The p is over groups, so the direction is too: many triples of one prompt turn as one.
+    away = flips.to_rejected > flips.to_chosen and flips.p <= env.alpha
     if away and verdict is not Verdict.FAIL:
         verdict, why = Verdict.FAIL, f"it turned to the rejected answer more often than from it (p {flips.p:.2g})"
     turned = f"{len(flips.gained)} turned to the chosen answer, {len(flips.lost)} away from it"
+    if not flips.singly:
+        turned += f" (prompts: {flips.to_chosen} and {flips.to_rejected})"
     return Question(
         verdict=verdict,
         effect=effect.estimate,
@@ -304,6 +323,8 @@ def _evidence(spec: PreferenceFlipSpec, kept: tuple[Triple, ...], found: Found, 
             "to_rejected": [rows[i] for i in flips.lost[:_LISTED]],
             "n_to_chosen": len(flips.gained),
             "n_to_rejected": len(flips.lost),
+            "prompts_to_chosen": flips.to_chosen,
+            "prompts_to_rejected": flips.to_rejected,
             "p_mcnemar": flips.p,
         },
         "preferred_by_base": float(np.mean(margins.base > 0)),

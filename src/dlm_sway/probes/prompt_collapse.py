@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
@@ -69,8 +70,10 @@ class PromptCollapse(Probe[PromptCollapseSpec]):
     Statistic: mean divergence to the base over the last 16 tokens of the prompt (of a prompt with a completion: the
         first 16 of that), summed over prompts, relative to L = 0; the half-life of a * 2^(-L / h) by non-linear least
         squares. Intervals over prompts, for the texts that stood before them.
-    Passes when: at the longest L the lower bound of what is left is at least 0.5, or that of the half-life at least 512
-        tokens. An effect that does not fall is the best result.
+    Passes when: at the longest L, of at least 512 tokens, the lower bound of what is left is at least 0.5, or that of
+        the half-life is at least 512 tokens. Fails when the half-life surely is under 512 tokens, or surely less than
+        half is left at the longest L up to 512. Inconclusive where nearly all of the effect is in fewer than 3 prompts.
+        An effect that does not fall is the best result.
     Costs: two views of every context, read once for all prompts behind it, and of every prompt at every length.
     """
 
@@ -121,8 +124,8 @@ class PromptCollapse(Probe[PromptCollapseSpec]):
         if "decay" not in found.data:
             claim = Question(verdict=Verdict.INCONCLUSIVE, message=_nothing_to_compare(setup, found, spec, env))
             return result_of(spec, {"holds": claim}, headline="holds", score=None, evidence=evidence)
-        longest = setup.lengths[-1]
-        fading = Fading(found.data["decay"], "tokens", spec.min_half_life, f"behind {longest:,} tokens", "prompts")
+        at, farther = f"behind {setup.lengths[-1]:,} tokens", _farther(spec, setup)
+        fading = Fading(found.data["decay"], "tokens", spec.min_half_life, at, "prompts", farther)
         claim = fading.question()
         return result_of(
             spec,
@@ -203,6 +206,12 @@ def _lengths(
     if text < room:
         why = f"the control corpus has {text} tokens for each of {len(texts)} contexts; ask for fewer `fillers`"
     return lengths, {"asked": longest, "read": most, "why": why}
+
+
+def _farther(spec: PromptCollapseSpec, setup: _Setup) -> str:
+    if setup.capped is None:
+        return f"give `context_lengths` up to {math.ceil(spec.min_half_life):,}"
+    return f"{setup.capped['why']}, so ask for a `min_half_life` of at most {setup.lengths[-1]:,}"
 
 
 def _row(prompt: _Prompt, length: int, setup: _Setup, env: Env) -> TextItem:

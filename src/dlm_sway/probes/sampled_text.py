@@ -216,7 +216,7 @@ def _evidence(spec: SampledTextSpec, env: Env, data: Mapping[str, Any]) -> dict[
             name: float(np.mean(counts)) for name, counts in zip(("base", "finetuned"), data["distinct"], strict=True)
         },
         "compared": "bytes" if env.codec is None else "tokens",
-        "smallest_decidable_effect": power_line(effect),
+        "smallest_decidable_effect": power_line(effect, minimum=spec.min_shift),
         "counts": {
             "n_items": len(items) * spec.samples * 2,
             "n_tokens": int(sum(w.n_tokens.sum() for w in written)),

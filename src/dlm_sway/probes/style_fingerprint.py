@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
@@ -14,12 +14,18 @@ from dlm_sway.core.views import BASE, FINETUNED
 from dlm_sway.data.prompts import GENERAL_PROMPTS
 from dlm_sway.engine.ask import Write, Written
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
-from dlm_sway.probes.beyond import FEWEST, surely_over, what_would_decide, worst_and_best
+from dlm_sway.probes.beyond import FEWEST, surely_over, worst_and_best
 from dlm_sway.probes.claims import estimate_evidence, interval_of, power_line
 from dlm_sway.probes.inputs import shown
 from dlm_sway.probes.style_features import F64, NAMES, READABILITY_NAMES, measurer, resolution, windows
 from dlm_sway.probes.style_shift import Shift, differ, shift
-from dlm_sway.stats.paired import Estimate, gain
+from dlm_sway.stats.jackknife import JackknifedRatio, growth_to_decide
+from dlm_sway.stats.paired import Estimate
+
+FEWEST_PIECES: Final = 10
+"""Pieces of the reference from which on the interval holds what it promises (simulated)."""
+_SENSIBLE: Final = 1000.0
+"""Times as much as there is: more than anybody could be told to collect."""
 
 
 def _texts(raw: Any) -> Any:
@@ -69,21 +75,24 @@ class StyleFingerprint(Probe[StyleFingerprintSpec]):
         is tested by permuting labels of pieces (N4).
     Statistic: standardised features of pieces of 40 words (sentence and word length, type-token ratio, punctuation,
         function words, optional readability): projection of (ft - base) on (reference - base), by prompt, the way
-        taken from the base's other prompts; interval over prompts. The rest at right angles, in the same unit.
+        taken from the base's other prompts; Fieller's interval by jackknives over prompts and over pieces of the
+        reference. The rest at right angles, in the same unit.
     Passes when: the lower bound of the projection is at least 0.25. Fails when the whole interval is under it. Warns
-        when the rest is longer than the way itself. Prompts with too little text from either model are counted apart.
+        when the rest is longer than the way itself. Prompts with too little text from either model are counted apart;
+        a reference of fewer than 10 pieces decides nothing.
     Costs: two texts of at most 96 tokens a prompt from each model.
     """
 
     category: ClassVar[Category] = "calibration"
     spec_type: ClassVar[type[ProbeSpec]] = StyleFingerprintSpec
+    needs_model: ClassVar[bool | None] = True  # its plan asks nothing where the reference is too short
 
     def plan(self, spec: StyleFingerprintSpec, env: Env, seen: Seen) -> tuple[Write, ...]:
         """One round: the samples of every prompt."""
         if seen:
             return ()
         measurer(readability=spec.readability)  # what is missing is said before anything is written
-        if len(_reference(spec)) < FEWEST:
+        if len(_reference(spec)) < FEWEST_PIECES:
             return ()
         return (
             Write(
@@ -130,11 +139,12 @@ class StyleFingerprint(Probe[StyleFingerprintSpec]):
                 "aside": moved.aside,
                 "features": _table(moved.features, spec),
             }
-        if along is not None and moved is not None and moved.along is not None:
+        if along is not None and moved is not None and moved.along is not None and moved.share is not None:
             kept = [u for u in units if u.dropped is None]
             evidence |= {
                 "along": estimate_evidence(along),
-                "smallest_decidable_effect": power_line(along),
+                "se_by": dict(zip(("prompts", "reference"), moved.share.se_by_sample, strict=True)),
+                "smallest_decidable_effect": power_line(along, minimum=spec.min_along, surely=True),
                 "items": worst_and_best(moved.along, lambda i: kept[i].row()),
             }
         return result_of(spec, claims, headline="toward", score=score, evidence=evidence)
@@ -199,10 +209,23 @@ def _moved(spec: StyleFingerprintSpec, env: Env, kept: list[_Unit]) -> dict[str,
     first = np.stack([rows[0] for rows in base])
     p_same = differ(reference, first, smallest_sd=smallest, rng=env.rng(spec.name, "labels"))
     found: dict[str, Any] = {"shift": moved, "p_same": p_same}
-    if moved.along is not None:
-        ones = np.ones(len(kept), dtype=np.int64)
-        found["along"] = gain(moved.along, ones, rng=env.rng(spec.name, "interval"))
+    if moved.share is not None:
+        found["along"] = _estimate(moved.share, n_prompts=len(kept))
     return found
+
+
+def _estimate(share: JackknifedRatio, *, n_prompts: int) -> Estimate:
+    return Estimate(
+        estimate=share.estimate or 0.0,
+        low=share.low,
+        high=share.high,
+        n_items=n_prompts,
+        n_clusters=n_prompts,
+        n_tokens=n_prompts,
+        se=share.se,
+        method=f"{share.method}; t test",
+        p=share.p,
+    )
 
 
 def _means(rows: list[F64]) -> F64:
@@ -213,10 +236,10 @@ def _toward(spec: StyleFingerprintSpec, env: Env, data: Mapping[str, Any]) -> Qu
     along: Estimate | None = data.get("along")
     units: list[_Unit] = data["units"]
     dropped = [u.dropped for u in units if u.dropped]
-    null = f"resampling of prompts, minimum {spec.min_along} of the way"
+    null = f"jackknives of prompts and of the reference, minimum {spec.min_along} of the way"
     why = None
     if not units:
-        least = FEWEST * spec.words
+        least = FEWEST_PIECES * spec.words
         why = f"the reference has {len(_reference(spec))} pieces of {spec.words} words; give at least {least} words"
     elif len(units) - len(dropped) < FEWEST:
         reasons = ", ".join(f"{dropped.count(r)} where {r}" for r in dict.fromkeys(dropped))
@@ -231,7 +254,7 @@ def _toward(spec: StyleFingerprintSpec, env: Env, data: Mapping[str, Any]) -> Qu
     tail = {
         Verdict.PASS: "the fine-tune took on the style",
         Verdict.FAIL: f"surely under {spec.min_along}: it still writes as the base does",
-    }.get(verdict) or what_would_decide(along, spec.min_along, unit="prompts")
+    }.get(verdict) or _what_would_decide(data["shift"].share, spec, n_prompts=along.n_clusters)
     apart = f", {len(dropped)} prompts counted apart" if dropped else ""
     return Question(
         verdict=verdict,
@@ -241,6 +264,25 @@ def _toward(spec: StyleFingerprintSpec, env: Env, data: Mapping[str, Any]) -> Qu
         null=null,
         message=f"went {along.estimate:.0%} of the way from the base's style to the reference's{apart}: {tail}",
     )
+
+
+def _what_would_decide(share: JackknifedRatio, spec: StyleFingerprintSpec, *, n_prompts: int) -> str:
+    """Return what would decide: more prompts or more of the reference, whichever is less, else more of both."""
+    n_pieces = len(_reference(spec))
+    so_far = f"{n_prompts} prompts and {n_pieces} pieces of the reference do not decide"
+    (by_prompts, by_pieces), by_both = growth_to_decide(share, spec.min_along)
+    if by_both is None or by_both > _SENSIBLE:
+        return f"{so_far}: it lies at the minimum"
+
+    def prompts(growth: float) -> str:
+        return f"{max(n_prompts + 1, int(np.ceil(growth * n_prompts)))} prompts"
+
+    def words(growth: float) -> str:
+        return f"{max(n_pieces + 1, int(np.ceil(growth * n_pieces))) * spec.words:,} words of it"
+
+    ways = [(growth, say(growth)) for growth, say in ((by_prompts, prompts), (by_pieces, words)) if growth is not None]
+    least = min(ways, default=(by_both, f"{prompts(by_both)} and {words(by_both)}"))
+    return f"{so_far}; about {least[1]} would"
 
 
 def _aside(aside: float, spec: StyleFingerprintSpec) -> Question:

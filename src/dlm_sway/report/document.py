@@ -16,9 +16,11 @@ from dlm_sway.core.result import ProbeResult, Question, SuiteResult, Verdict
 from dlm_sway.report import model, numbers
 from dlm_sway.report.effects import Effect, claims_of, effect_of
 from dlm_sway.report.evidence import Evidence, fact, number, read_evidence, words
+from dlm_sway.report.gate import GateView, gate_view
 from dlm_sway.report.model import Row
 from dlm_sway.report.text import clean, shorten
 from dlm_sway.report.work import work_line
+from dlm_sway.suite.gate import Gate
 from dlm_sway.suite.result import QUESTIONS, CheckResult
 
 Result: TypeAlias = CheckResult | SuiteResult | ChainResult
@@ -134,6 +136,7 @@ class Document:
         work: what it took, in a line.
         seconds: wall time, where it was measured.
         links: of a walk along the chain, in order.
+        gate: of a suite that a gate has judged; None where nobody asked for one.
     """
 
     kind: Literal["check", "suite", "chain"]
@@ -150,10 +153,11 @@ class Document:
     work: str
     seconds: float
     links: tuple[LinkView, ...] = ()
+    gate: GateView | None = None
 
 
-def document_of(result: Result) -> Document:
-    """Return the view model of a check, a suite or a walk along the chain."""
+def document_of(result: Result, gate: Gate | None = None) -> Document:
+    """Return the view model of a check, a suite or a walk along the chain, with what a gate found of it."""
     if isinstance(result, ChainResult):
         from dlm_sway.report.chain_document import chain_document  # it is made of what this module defines
 
@@ -176,6 +180,7 @@ def document_of(result: Result) -> Document:
         provenance=tuple(pairs(result.provenance))[:MAX_FACTS],
         work=work_line(result),
         seconds=number(result.timing.get("total_s")) or 0.0,
+        gate=None if gate is None else gate_view(gate),
     )
 
 

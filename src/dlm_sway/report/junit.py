@@ -1,8 +1,9 @@
-"""JUnit XML, as CI servers read it: one case a probe (of a check: one a question, of a chain: one a step).
+"""JUnit XML, as CI servers read it: one case a probe (of a check: one a question, of a chain: one a step), one a gate.
 
 The format knows passed, failed, error and skipped. An INCONCLUSIVE answer is a skipped case whose message says so,
 since it is neither; a WARN passes and says its warning in `system-out`. Nothing here ever turns absence of evidence
-into a passed case.
+into a passed case. A closed gate is one failure, or an error where an error closed it, that lists what closed it: CI
+servers read one failure a case.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from xml.etree import ElementTree as ET
 
 from dlm_sway.core.result import Verdict
 from dlm_sway.report.document import Document, Result, document_of
+from dlm_sway.report.gate import GateView
 from dlm_sway.report.model import Row
 from dlm_sway.report.suite_terminal import score_line
 from dlm_sway.report.text import legal_in_xml
+from dlm_sway.suite.gate import Gate
 
 _TAGS: Final = {
     Verdict.FAIL: "failure",
@@ -30,9 +33,9 @@ _COUNTED: Final = (
 )
 
 
-def to_junit(result: Result) -> str:
-    """Return the result as JUnit XML with a newline at its end."""
-    document = document_of(result)
+def to_junit(result: Result, *, gate: Gate | None = None) -> str:
+    """Return the result as JUnit XML with a newline at its end; what a gate found of it is a case too."""
+    document = document_of(result, gate)
     cases = list(_cases(document))
     counts = {"tests": str(len(cases))} | {
         name: str(sum(row.verdict in verdicts for row, _, _ in cases)) for name, verdicts in _COUNTED
@@ -52,6 +55,16 @@ def _cases(document: Document) -> Iterator[tuple[Row, str, float]]:
         yield from ((probe.row, probe.kind, probe.seconds) for probe in document.probes)
     else:
         yield from ((claim.row, document.kind, 0.0) for claim in document.claims)
+    if document.gate is not None:
+        yield _gate_row(document.gate), "gate", 0.0
+
+
+def _gate_row(gate: GateView) -> Row:
+    """Return a gate as a row; one that is closed by what is undecided fails, since a skipped case lets CI go on."""
+    verdict = Verdict.FAIL if gate.verdict is Verdict.INCONCLUSIVE else gate.verdict
+    breaches = "; ".join(f"{breach.name}: {breach.message}" for breach in gate.breaches)
+    message = f"{gate.headline}: {breaches}" if breaches else gate.headline
+    return Row("gate", "gate", verdict, message=message)
 
 
 def _add_properties(suite: ET.Element, document: Document) -> None:

@@ -10,8 +10,10 @@ from dlm_sway.core.result import Verdict
 from dlm_sway.report import numbers
 from dlm_sway.report.document import Claim, Document, ProbeView, Result, document_of
 from dlm_sway.report.evidence import Cell, Extremes, Table
+from dlm_sway.report.gate import GateView
 from dlm_sway.report.markdown_text import in_html, inert, row
 from dlm_sway.report.suite_terminal import score_line
+from dlm_sway.suite.gate import Gate
 
 MAX_BYTES: Final = 60_000  # GitHub takes 65,536 characters a comment; the rest is room for what a bot adds
 _MARKS: Final = {
@@ -45,11 +47,21 @@ _LIMITS: Final = (
 )
 
 
-def to_markdown(result: Result) -> str:
-    """Return the result as GitHub-flavoured Markdown under 60 KB; what did not fit is counted."""
-    document = document_of(result)
+def to_markdown(result: Result, *, gate: Gate | None = None) -> str:
+    """Return the result, under what a gate found of it, as Markdown of GitHub's under 60 KB; the rest is counted."""
+    document = document_of(result, gate)
     texts = (_rendered(document, limits) for limits in _LIMITS)
     return next((text for text in texts if len(text.encode()) < MAX_BYTES), _rendered(document, _LIMITS[-1]))
+
+
+def gate_lines(gate: GateView, *, n: int = 20, limit: int = 400) -> str:
+    """Return what a gate found: a line, and one more for each of the first `n` things where several closed it."""
+    bold = f"**{_MARKS[gate.verdict]} {gate.headline[0].upper()}{gate.headline[1:]}**"
+    told = [f"{inert(breach.name, limit=limit)}: {inert(breach.message, limit=limit)}" for breach in gate.breaches[:n]]
+    if len(gate.breaches) <= 1:
+        return ": ".join((bold, *told))
+    left = len(gate.breaches) - n
+    return "\n".join((bold, "", *(f"- {each}" for each in told), *([f"- and {left} more"] if left > 0 else [])))
 
 
 def verdict_mark(verdict: Verdict) -> str:
@@ -59,6 +71,7 @@ def verdict_mark(verdict: Verdict) -> str:
 
 def _rendered(document: Document, limits: _Limits) -> str:
     parts = [
+        "" if document.gate is None else gate_lines(document.gate, limit=limits.text),
         f"## {_MARKS[document.verdict]} {document.verdict.upper()}: {inert(document.title)}",
         f"{inert(document.summary, limit=limits.text * 2)}  \n{_subject(document, limits)}".strip(),
         inert(score_line(document.score), limit=limits.text),

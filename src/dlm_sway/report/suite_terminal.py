@@ -11,13 +11,14 @@ from rich.text import Text
 from dlm_sway.chain.result import ChainResult
 from dlm_sway.core.result import SuiteResult
 from dlm_sway.report.chain_terminal import print_chain
-from dlm_sway.report.document import Document, Result, Score, document_of
+from dlm_sway.report.document import Claim, Document, Result, Score, document_of
 from dlm_sway.report.marks import mark
 from dlm_sway.report.terminal import print_check, print_rows, print_steps, print_work
 from dlm_sway.report.text import shorten
 
 _WIDE: Final = 140
 _NAME: Final = 40
+_LEAST: Final = 6  # of a probe's name, however long the claim's is
 _NARROW_SHARE: Final = 3  # a name gets a third of a narrow terminal, and the numbers the rest
 
 
@@ -57,4 +58,13 @@ def score_line(score: Score | None) -> str:
 
 def _print_claims(document: Document, console: Console) -> None:
     width = _NAME if console.width >= _WIDE else min(_NAME, max(console.width // _NARROW_SHARE, 10))
-    print_rows([replace(c.row, question=shorten(c.row.question, width)) for c in document.claims], console)
+    print_rows([replace(c.row, question=_fitted(c, document, width)) for c in document.claims], console)
+
+
+def _fitted(claim: Claim, document: Document, width: int) -> str:
+    """Return a claim's name in `width` characters: the probe's is cut first, since its claims share it."""
+    probe = "" if claim.probe is None else document.probes[claim.probe].name
+    own = claim.row.question.removeprefix(probe)
+    if not own or len(claim.row.question) <= width:
+        return shorten(claim.row.question, width)
+    return shorten(f"{shorten(probe, max(width - len(own), _LEAST))}{own}", width)

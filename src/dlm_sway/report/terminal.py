@@ -18,7 +18,7 @@ from dlm_sway.report.work import work_line
 from dlm_sway.suite.result import CheckResult
 
 _COLUMNS_FROM: Final = 140  # every part in a column of its own, and forty characters left for the words
-_NEEDS_WORDS: Final = frozenset({Verdict.FAIL, Verdict.WARN, Verdict.INCONCLUSIVE, Verdict.ERROR})
+_NEEDS_WORDS: Final = frozenset({Verdict.FAIL, Verdict.WARN, Verdict.INCONCLUSIVE, Verdict.ERROR, Verdict.SKIP})
 _TITLES: Final = ("", "question", "effect", "95 % interval", "p", "against")
 _NULL_WIDTH: Final = 24  # a longer name of a null folds, so that the words keep their column
 _INDENT: Final = 2

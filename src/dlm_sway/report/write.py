@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias, get_args
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.files import write_atomic
 from dlm_sway.report.document import Result
+from dlm_sway.suite.gate import Gate
 
 ReportFormat: TypeAlias = Literal["json", "markdown", "html", "junit"]
 FORMATS: Final[tuple[ReportFormat, ...]] = get_args(ReportFormat)
@@ -40,8 +41,13 @@ def write_report(result: Result, path: Path, format: ReportFormat) -> None:  # n
     write_atomic(path, rendered(result, format))
 
 
-def rendered(result: Result, format: ReportFormat) -> str:  # noqa: A002 (as above)
+def rendered(result: Result, format: ReportFormat, *, gate: Gate | None = None) -> str:  # noqa: A002 (as above)
     """Return the report as text, with a newline at its end.
+
+    Args:
+        result: of a check, a suite or a walk along the chain.
+        format: by its name.
+        gate: what a gate found of the result, which all formats say but JSON: that holds what a gate judges anew.
 
     Raises:
         BadInputError: there is no such format.
@@ -49,7 +55,8 @@ def rendered(result: Result, format: ReportFormat) -> str:  # noqa: A002 (as abo
     if format not in _RENDERERS:
         raise BadInputError(f"there is no format {format!r}", remedy=f"choose one of {', '.join(FORMATS)}")
     module, name = _RENDERERS[format]
-    text: str = getattr(import_module(f"dlm_sway.report.{module}"), name)(result)
+    judged = {} if gate is None or format == "json" else {"gate": gate}
+    text: str = getattr(import_module(f"dlm_sway.report.{module}"), name)(result, **judged)
     return text
 
 

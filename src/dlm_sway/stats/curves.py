@@ -61,7 +61,10 @@ class Shape:
         name: of the curves over all items.
         support: share of the resamples by name; the sum is 1. Empty with too few clusters.
         decided: whether at least 0.9 of the resamples bear the same name.
-        crashed_at_full: whether the gain has crashed at scale 1 already, and not only beyond.
+        at_full: share of the resamples in which the gain has crashed at scale 1 already, and not only beyond; None with
+            too few clusters.
+        crashed_at_full: whether it has, over all items and in at least 0.9 of the resamples; then the name is
+            `overshoot-and-crash`, and decided.
         features: `exponent` of the effect between the two smallest scales, `growth` its exponent between half and full
             scale, `curvature` the second difference over the largest effect, `largest_step` the largest share of the
             rise in an interior interval, `fall` of the effect beyond its largest, `lost` of the gain beyond its peak
@@ -73,6 +76,7 @@ class Shape:
     name: ShapeName
     support: Mapping[ShapeName, float]
     decided: bool
+    at_full: float | None
     crashed_at_full: bool
     features: Mapping[str, Feature]
     n_clusters: int
@@ -94,7 +98,8 @@ def shape(  # noqa: PLR0917 (an effect and a gain, each with its items)
     """Return the name of a dose-response curve.
 
     In this order: `flat` when the effect at scale 1 is within ten numeric floors; `overshoot-and-crash` when the gain
-    loses half of its best (at least 0.1 nat/token) or the effect a quarter; `step` when one interior interval has 60 %
+    lacks, at scale 1 or at the largest, half of the best up to there (at least 0.1 nat/token), or the effect loses a
+    quarter by the largest; `step` when one interior interval has 60 %
     of the rise and three times that of each neighbour; `saturated` when the effect grows between half and full scale
     with an exponent under 0.25; else `healthy`. The name is decided when 90 % of the resamples over clusters bear it.
 
@@ -129,7 +134,8 @@ def shape(  # noqa: PLR0917 (an effect and a gain, each with its items)
             name=NAMES[name],
             support={},
             decided=False,
-            crashed_at_full=bool(curves.lost(full)[0]),
+            at_full=None,
+            crashed_at_full=False,
             features=features,
             n_clusters=by_effect.n_clusters,
             method="too few clusters",
@@ -137,12 +143,13 @@ def shape(  # noqa: PLR0917 (an effect and a gain, each with its items)
     again = _Curves(by_effect.resampled(n_resamples, rng=rng), _resampled(by_gain, n_resamples, rng), lam, full, floor)
     counts = np.bincount(again.names(), minlength=len(NAMES)) / n_resamples
     support = {NAMES[i]: float(share) for i, share in enumerate(counts) if share > 0}
-    spread = again.features()
+    spread, at_full = again.features(), float((again.crashed(full) & ~again.flat()).mean())
     return Shape(
         name=NAMES[name],
         support=support,
         decided=support.get(NAMES[name], 0.0) >= SUPPORT,
-        crashed_at_full=bool(curves.lost(full)[0]),
+        at_full=at_full,
+        crashed_at_full=bool(curves.crashed(full)[0] & ~curves.flat()[0]) and at_full >= SUPPORT,
         features={key: _feature(value[0], spread[key]) for key, value in curves.features().items()},
         n_clusters=by_effect.n_clusters,
         method=f"{n_resamples:,} resamples over clusters",
@@ -165,8 +172,8 @@ class _Curves:
     def names(self) -> npt.NDArray[np.int64]:
         """Return the index of each curve's name."""
         checks: dict[ShapeName, npt.NDArray[np.bool_]] = {
-            "flat": self.effect[:, self.full] <= FLOOR_MULTIPLE * self.floor,
-            "overshoot-and-crash": (self._fall() >= FALL) | self.lost(-1),
+            "flat": self.flat(),
+            "overshoot-and-crash": self._overshot(),
             "step": np.asarray(self._is_step().any(axis=1)),
             "saturated": self._exponent(self._half(), self.full) < SATURATED,
         }
@@ -184,18 +191,22 @@ class _Curves:
             "largest_step": self.rise[:, 1:-1].max(axis=1),
             "fall": self._fall(),
         }
-        return out if self.gain is None else out | {"lost": self._peak() - self.gain[:, -1]}
+        return out if self.gain is None else out | {"lost": _best_until(self.gain, -1) - self.gain[:, -1]}
 
-    def lost(self, at: int) -> npt.NDArray[np.bool_]:
-        """Return whether the gain has crashed at a scale."""
+    def flat(self) -> npt.NDArray[np.bool_]:
+        """Return whether the effect at scale 1 is within the numeric floor."""
+        return np.asarray(self.effect[:, self.full] <= FLOOR_MULTIPLE * self.floor)
+
+    def crashed(self, at: int) -> npt.NDArray[np.bool_]:
+        """Return whether the gain at a scale has lost half of the best at or before it."""
         if self.gain is None:
             return np.zeros(len(self.effect), dtype=bool)
-        peak = self._peak()
-        return np.asarray(peak - self.gain[:, at] >= np.maximum(CRASH * peak, SMALLEST_CRASH))
+        best = _best_until(self.gain, at)
+        return np.asarray(best - self.gain[:, at] >= np.maximum(CRASH * best, SMALLEST_CRASH))
 
-    def _peak(self) -> FloatArray:
-        assert self.gain is not None  # noqa: S101 (for the type checker; both callers have asked)
-        return np.asarray(np.maximum(self.gain.max(axis=1), 0.0), dtype=np.float64)
+    def _overshot(self) -> npt.NDArray[np.bool_]:
+        # Full scale is what ships, so a gain lost there counts whether or not a larger scale wins it back.
+        return np.asarray(self.crashed(self.full) | self.crashed(-1) | (self._fall() >= FALL))
 
     def _half(self) -> int:
         return int(np.flatnonzero(self.lam <= 0.5)[-1])  # noqa: PLR2004 (half of the full scale)
@@ -210,6 +221,11 @@ class _Curves:
 
     def _fall(self) -> FloatArray:
         return np.asarray((self.effect.max(axis=1) - self.effect[:, -1]) / self.largest, dtype=np.float64)
+
+
+def _best_until(curve: FloatArray, at: int) -> FloatArray:
+    """Return the best of each curve up to the scale of that index, scale 0 among them."""
+    return np.asarray(np.maximum(curve[:, : at % curve.shape[1] + 1].max(axis=1), 0.0), dtype=np.float64)
 
 
 def _feature(value: float, spread: FloatArray) -> Feature:

@@ -1,8 +1,9 @@
 """How an effect falls with distance: what is left of it at each one, and its half-life, both with intervals.
 
 Every unit (a prompt) is measured at every distance, so the ratios are of sums over the same units, and what varies are
-the units. The curve is `a * 2^(-x / h)`, fitted by non-linear least squares to what is left of the effect; its rate may
-be negative, so that an effect which does not decay is no edge of the model.
+the units. One without an effect at any distance says nothing about what is left, so it has no part in an interval. The
+curve is `a * 2^(-x / h)`, fitted by non-linear least squares to what is left of the effect; its rate may be negative,
+so that an effect which does not decay is no edge of the model.
 
 Intervals are delete-one jackknife t intervals, on the log scale for shares and on asinh(2 k x) for the rate k, which
 is log-like for fast decay and linear around none. With 8 to 32 units of heavy-tailed effects a BCa bootstrap missed
@@ -29,7 +30,7 @@ _SLOWEST: Final = -5.0
 _GRID: Final = 41
 _ROUNDS: Final = 6
 _BATCH_ELEMENTS: Final = 1 << 20
-_NONE: Final = "none: fewer than 2 units"
+_NONE: Final = "none: fewer than 2 units with an effect"
 _JACKKNIFE: Final = "jackknife t over units"
 
 
@@ -40,7 +41,7 @@ class Decay:
     Attributes:
         x: f64[n_x], distances, the first 0.
         left: f64[n_x], share of the effect at distance 0, 1 at first.
-        low: f64[n_x], lower ends of its intervals over units; None with fewer than two units.
+        low: f64[n_x], lower ends of its intervals over units; None with fewer than two that have an effect.
         high: f64[n_x], upper ends; None likewise.
         se: f64[n_x], jackknife standard errors; None likewise.
         half_life: distance at which half is left, in the unit of x; infinite where the effect does not fall; None
@@ -48,6 +49,8 @@ class Decay:
         half_life_low: lower end of its interval; None without one.
         half_life_high: upper end, which may be infinite; None without an interval.
         n_units: units that went in.
+        n_telling: of these, units with an effect at some distance; the intervals are over them.
+        worth: how many units of equal effect at distance 0 tell as much (Kish): 1 where all of it is that of one unit.
         method: how the intervals were made.
     """
 
@@ -60,6 +63,8 @@ class Decay:
     half_life_low: float | None
     half_life_high: float | None
     n_units: int
+    n_telling: int
+    worth: float
     method: str
 
 
@@ -79,11 +84,12 @@ def decay(x: npt.ArrayLike, effects: npt.ArrayLike, *, confidence: float = 0.95)
     tail = (1 - inside_unit(confidence, where="decay: confidence")) / 2
     left = table.sum(axis=1) / table[0].sum()
     rate = _rate(distances, left) if distances.size >= FEWEST_POINTS else None
-    n = table.shape[1]
+    telling = table[:, table.any(axis=0)]
+    n_units, n, worth = table.shape[1], telling.shape[1], _worth(table[0])
     if n < 2:  # noqa: PLR2004 (one unit has no spread)
-        return Decay(distances, left, None, None, None, _half_life(rate), None, None, n, _NONE)
+        return Decay(distances, left, None, None, None, _half_life(rate), None, None, n_units, n, worth, _NONE)
     t = -float(special.stdtrit(n - 1, tail))
-    without = _left_out(table)  # [n, n_x]
+    without = _left_out(telling)  # [n, n_x]
     se = _jackknife_se(without)
     low, high = _share_ends(left, without, se, t=t)
     slow = fast = None
@@ -98,7 +104,9 @@ def decay(x: npt.ArrayLike, effects: npt.ArrayLike, *, confidence: float = 0.95)
         half_life=_half_life(rate),
         half_life_low=_half_life(fast),
         half_life_high=_half_life(slow),
-        n_units=n,
+        n_units=n_units,
+        n_telling=n,
+        worth=worth,
         method=_JACKKNIFE,
     )
 
@@ -145,8 +153,13 @@ def _half_life(rate: float | None) -> float | None:
     return math.log(2) / rate if rate > 0 else math.inf
 
 
+def _worth(at_zero: FloatArray) -> float:
+    share = at_zero / at_zero.max()  # a square of what is tiny is 0
+    return float(share.sum() ** 2 / (share**2).sum())
+
+
 def _left_out(table: FloatArray) -> FloatArray:
-    """Return f64[n, n_x]: what is left without each unit in turn; without the only one with an effect, as it was."""
+    """Return f64[n, n_x]: what is left without each unit in turn; without the only one at distance 0, as it was."""
     sums = table.sum(axis=1)[None, :] - table.T
     whole = table.sum(axis=1) / table[0].sum()
     start = sums[:, :1]

@@ -14,21 +14,52 @@ MAX_CLUSTERS: Final = 10**9
 """Beyond this many, the answer is "no sensible sample"."""
 
 
-def smallest_effect(se: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+def smallest_effect(se: float, *, alpha: float = 0.05, power: float = 0.8, df: float = math.inf) -> float:
     """Return the smallest true effect that a one-sided test at `alpha` finds with probability `power`.
 
-    `(z_{1 - alpha} + z_power) * se` (Bloom 1995, minimum detectable effects), in the unit of `se`.
+    `(t_{1 - alpha} + t_power) * se` (Bloom 1995, minimum detectable effects), in the unit of `se`; normal quantiles
+    without `df`.
 
     Args:
         se: standard error of the estimate, not negative.
         alpha: one-sided level.
         power: probability of finding it.
+        df: degrees of freedom of `se`, at least 1.
 
     Raises:
-        BadInputError: `se` is negative or not finite; a level or power outside (0, 1).
+        BadInputError: `se` is negative or not finite; a level or power outside (0, 1); no degree of freedom.
     """
     se, alpha, power = _power_iv(se, alpha, power, where="smallest_effect", size="se")
-    return float(special.ndtri(1 - alpha) + special.ndtri(power)) * se
+    return (_quantile(1 - alpha, df) + _quantile(power, df)) * se
+
+
+def smallest_shown(
+    se: float, minimum: float = 0.0, *, alpha: float = 0.025, power: float = 0.8, df: float = math.inf
+) -> float:
+    """Return the smallest true effect that is shown to be at least `minimum` with probability `power`.
+
+    Shown is what the rule of "at least" asks: an estimate of `minimum` or more, and a lower bound at `alpha` over 0.
+    So the effect has to be found, and to lie far enough over the minimum that its estimate seldom falls under it:
+    `max(smallest_effect, minimum + t_power * se)`.
+
+    Args:
+        se: standard error of the estimate, not negative.
+        minimum: the smallest effect that counts, in the unit of `se`.
+        alpha: one-sided level of the bound; half of what an interval leaves out.
+        power: probability of showing it.
+        df: degrees of freedom of `se`, at least 1.
+
+    Raises:
+        BadInputError: as for `smallest_effect`; a minimum that is negative or not finite.
+    """
+    least = not_negative(minimum, where="smallest_shown: minimum")
+    return max(smallest_effect(se, alpha=alpha, power=power, df=df), least + _quantile(power, df) * float(se))
+
+
+def _quantile(level: float, df: float) -> float:
+    if not df >= 1:
+        raise BadInputError(f"must be at least 1, got {df}", where="smallest_effect: df")
+    return float(special.ndtri(level) if math.isinf(df) else special.stdtrit(df, level))
 
 
 def clusters_needed(sd_per_cluster: float, effect: float, *, alpha: float = 0.05, power: float = 0.8) -> int:

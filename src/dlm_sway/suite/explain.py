@@ -30,6 +30,8 @@ def explained(error: ValidationError, model: type[BaseModel], document: Document
     """
     schema = model.model_json_schema()
     details = error.errors(include_url=False)
+    if model.model_config.get("hide_input_in_errors"):  # a key may stand there, and must not be shown
+        details = [{**detail, "input": ()} for detail in details]
     for detail in details:
         if not _follows(detail, details):
             yield _fault(detail, schema, document, root)

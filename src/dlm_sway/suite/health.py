@@ -16,7 +16,12 @@ from dlm_sway.core.errors import SwayError
 from dlm_sway.core.extras import install_command, packages_by_extra
 from dlm_sway.core.paths import cache_dir, results_dir
 
-_BACKENDS: Final = {"hf": ("torch", "transformers", "peft"), "mlx": ("mlx", "mlx-lm", "torch")}
+_BACKENDS: Final = {
+    "hf": ("torch", "transformers", "peft"),
+    "mlx": ("mlx", "mlx-lm", "torch"),
+    "vllm": ("vllm",),
+    "api": ("httpx", "tenacity"),
+}
 """What a kind of backend imports only when it is opened; what others need is found by importing them."""
 _FOR_DEVELOPERS: Final = frozenset({"dev"})
 _TIMEOUT_S: Final = 2.0

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+# Options that name a model by a directory or a Hub id, as `base` does.
+_MODELS_IN_OPTIONS: Final = {"two_model": ("finetuned",), "api": ("tokenizer",)}
 _PATHLIKE: Final = ("./", "../", "~/", "~", "/")
 
 
@@ -34,7 +36,7 @@ def model_words(raw: Any, suite: Path) -> Any:
         if isinstance(ft, Mapping) and isinstance(out.get("base"), Mapping):
             ft = {**{k: v for k, v in out["base"].items() if k != "adapter"}, **ft}
         out["ft"] = ft
-    return out
+    return {key: _with_options(value, suite) if key in ("base", "ft") else value for key, value in out.items()}
 
 
 def _spec(raw: Any, word: str, suite: Path) -> Any:
@@ -42,6 +44,14 @@ def _spec(raw: Any, word: str, suite: Path) -> Any:
     if not isinstance(found, Mapping):
         return raw
     return {**found, **{k: _found(found[k], k, suite) for k in ("base", "adapter") if k in found}}
+
+
+def _with_options(spec: Any, suite: Path) -> Any:
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("options"), Mapping):
+        return spec
+    options, names = spec["options"], _MODELS_IN_OPTIONS.get(str(spec.get("kind")), ())
+    found = {name: _found(options[name], name, suite) for name in names if name in options}
+    return {**spec, "options": {**options, **found}} if found else spec
 
 
 def _found(value: Any, key: str, suite: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from pydantic import ValidationError
 
@@ -49,11 +49,32 @@ def read_suite(path: Path) -> SuiteResult:
 def _validated(raw: dict[str, Any], path: Path) -> SuiteResult:
     raw = upgraded(raw, newest=SCHEMA_VERSION, where=path, remedy=_REMEDY)
     try:
-        return _of_check(CheckResult.model_validate(raw)) if "questions" in raw else SuiteResult.model_validate(raw)
+        found = _of_check(CheckResult.model_validate(raw)) if "questions" in raw else SuiteResult.model_validate(raw)
     except ValidationError as e:
         first = e.errors()[0]
         what = f"is no result: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise BadInputError(what, where=path, remedy=_REMEDY) from None
+    return _in_range(found, path)
+
+
+def _in_range(result: SuiteResult, path: Path) -> SuiteResult:
+    """Return the result if each of its scores can be one: a gate believes what stands there.
+
+    Raises:
+        BadInputError: one is outside [0, 1].
+    """
+    named = {"score": result.score, "coverage": result.coverage}
+    named |= {f"components.{name}": value for name, value in result.components.items()}
+    named |= {f"probes.{i}.score": probe.score for i, probe in enumerate(result.probes)}
+    for where, value in named.items():
+        if value is not None and not 0 <= value <= 1:
+            what = f"is no result: {where} is {value:g}, and a score lies in [0, 1]"
+            raise BadInputError(what, where=path, remedy=_REMEDY)
+    return result
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _of_check(result: CheckResult) -> SuiteResult:
@@ -93,7 +114,7 @@ def _document(path: Path) -> dict[str, Any]:
     if len(raw) > _MAX_BYTES:
         raise BadInputError("is too large for a result", where=path, remedy=_REMEDY)
     try:
-        found = json.loads(raw)
+        found = json.loads(raw, parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise BadInputError("is no JSON", where=path, remedy=_REMEDY) from None
     if not isinstance(found, dict):

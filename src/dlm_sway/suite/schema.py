@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, BeforeValidator
@@ -20,6 +22,7 @@ FILE_NAME: Final = "sway.schema.json"
 HEAD: Final = f"# yaml-language-server: $schema={FILE_NAME}"
 """First line of a suite file with the schema beside it; editors with a YAML language server read it."""
 
+TITLE: Final = "A suite of sway"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _TEXT: Final = {"type": "string", "minLength": 1}
 _ITEM: Final[dict[str, Any]] = {
@@ -50,6 +53,15 @@ _FROM_DATA: Final[dict[str, Any]] = {
 }
 
 
+def is_ours(path: Path) -> bool:
+    """Return whether a file is a schema of suites, of this version or another, which may be made again."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("title") == TITLE
+
+
 def suite_schema(*, own_only: bool = False) -> dict[str, Any]:
     """Return the JSON Schema of suite files.
 
@@ -70,7 +82,7 @@ def suite_schema(*, own_only: bool = False) -> dict[str, Any]:
     root = defs.pop("SuiteFile")
     root["patternProperties"] = {"^x-": {"description": "A place for anchors; not read."}}
     root["properties"]["suite"] = _members(specs, root["properties"]["suite"])
-    return {"$schema": _DIALECT, "title": "A suite of sway", **root, "$defs": dict(sorted(defs.items()))}
+    return {"$schema": _DIALECT, "title": TITLE, **root, "$defs": dict(sorted(defs.items()))}
 
 
 def _members(specs: Mapping[str, type[ProbeSpec]], node: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Defaults(BaseModel):
     Attributes:
         seed: of the nulls and of all resampling.
         draws: null adapters to compare with.
-        alpha: level of every test.
+        alpha: level of tests against nulls and labels, and of bounds of harm; effect intervals hold 95 % in any case.
         format: how prompts are rendered.
         dtype: what the model computes in, where the model does not say.
         device: where, where the model does not say.
@@ -46,7 +46,7 @@ class Defaults(BaseModel):
 
     seed: int = 0
     draws: int = Field(default=39, ge=1)
-    alpha: float = Field(default=0.05, gt=0, lt=1)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
     format: Format = "auto"
     dtype: Dtype = "auto"
     device: str = "auto"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.extras import UPDATE
 
 # From each older version, what makes a document of the next; a version that is not here needs no change.
 _STEPS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
@@ -29,7 +30,7 @@ def upgraded(document: dict[str, Any], *, newest: int, where: str | Path, remedy
         raise BadInputError("has no usable schema_version", where=where, remedy=remedy)
     if version > newest:
         what = f"has schema_version {version}, and this sway reads up to {newest}"
-        raise BadInputError(what, where=where, remedy="update sway: pip install --upgrade dlm-sway")
+        raise BadInputError(what, where=where, remedy=UPDATE)
     for step in range(version, newest):
         document = _STEPS[step](document) if step in _STEPS else document
     return {**document, "schema_version": newest}

@@ -20,6 +20,7 @@ from dlm_sway.report.document import Claim, Document, LinkView, ProbeView, Resul
 from dlm_sway.report.evidence import Cell, Table
 from dlm_sway.report.html.figures import Figure, Studio, chain_figure, claim_figure, probe_figures
 from dlm_sway.report.text import shorten
+from dlm_sway.suite.gate import Gate
 
 MAX_BYTES: Final = 1_500_000
 _PICTURES_BYTES: Final = 700_000
@@ -63,9 +64,14 @@ class _Shown:
     tables: tuple[Table, ...] = ()
 
 
-def to_html(result: Result) -> str:
-    """Return the result as one HTML page under 1.5 MB; what did not fit is counted and stands in the JSON."""
-    document = document_of(result)
+def to_html(result: Result, *, gate: Gate | None = None) -> str:
+    """Return the result as one HTML page under 1.5 MB; what did not fit is counted and stands in the JSON.
+
+    Args:
+        result: of a check, a suite or a walk along the chain.
+        gate: what a gate found of it, for the head of the page.
+    """
+    document = document_of(result, gate)
     page = ""
     drawn: dict[Any, str] = {}
     for limits in _LIMITS:
