@@ -67,7 +67,7 @@ class Env:
     Attributes:
         seed: the run's seed.
         n_draws: number of nulls, m.
-        alpha: level of every test.
+        alpha: level of tests against nulls, and of bounds on harm.
         format: how prompts are rendered.
         null_refusal: why rotation nulls cannot be drawn, or None.
         floor: N0, the KL in nats per position that numerics alone can make.
@@ -199,7 +199,7 @@ class RunContext:
         backend: a differential backend; None for probes that need no model.
         seed: the run's seed.
         n_draws: number of nulls.
-        alpha: level of every test.
+        alpha: level of tests against nulls, and of bounds on harm.
         format: how prompts are rendered.
         batch_tokens: view-tokens a chunk, or None for the engine's own.
         progress: who listens.

@@ -317,7 +317,7 @@ def _evidence(spec: PreferenceFlipSpec, kept: tuple[Triple, ...], found: Found, 
         "change": estimate_evidence(effect),
         "minimum": spec.min_change,
         "normalise": spec.normalise,
-        "smallest_decidable_effect": power_line(effect),
+        "smallest_decidable_effect": power_line(effect, minimum=spec.min_change),
         "flips": {
             "to_chosen": [rows[i] for i in flips.gained[:_LISTED]],
             "to_rejected": [rows[i] for i in flips.lost[:_LISTED]],

@@ -122,8 +122,8 @@ def _mark(i: int, cells: Cells, control: Scores, nulls: Nulls | None, rule: Mark
     else:
         # The suite's family asks whether any section took; only then is it asked which.
         p, raw = max(float(nulls.p[i]), rule.p_any or 0.0), float(nulls.p_raw[i])
-    shows = [x for x in (power_line(own), None if nulls is None else float(nulls.threshold[i])) if x is not None]
-    smallest = max([*shows, rule.min_gain]) if own.n_clusters >= FEWEST else None
+    by_text, by_nulls = power_line(own, minimum=rule.min_gain), None if nulls is None else float(nulls.threshold[i])
+    smallest = max(by_text or 0.0, by_nulls or 0.0, rule.min_gain) if own.n_clusters >= FEWEST else None
     status, why = _status(own, beyond, p, raw, rule, has_nulls=nulls is not None)
     # The nulls read fewer tokens, over which the gain may have been smaller: then this says nothing.
     if status == "not" and smallest is not None and smallest > own.estimate:

@@ -159,7 +159,8 @@ def _samples(spec: StyleFingerprintSpec) -> int:
 
 
 def _reference(spec: StyleFingerprintSpec) -> list[str]:
-    return [piece for text in spec.reference for piece in windows(text, spec.words)]
+    # On end, as the models' answers are read: texts shorter than a piece would otherwise all be thrown away.
+    return windows("\n".join(spec.reference), spec.words)
 
 
 @dataclass(frozen=True, slots=True)

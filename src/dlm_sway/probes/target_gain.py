@@ -196,7 +196,7 @@ class _Part:
         return {
             "gain": estimate_evidence(self.gain),
             "against_control": estimate_evidence(self.contrast),
-            "smallest_decidable_effect": power_line(self.gain),
+            "smallest_decidable_effect": power_line(self.gain, minimum=self.spec.min_gain),
             own: float(-np.nanmean(self.scores.base_logprob)),
             "items": extremes(self.scores.items, totals, self.scores.tokens),
         }

@@ -24,7 +24,7 @@ models:
 defaults:
   seed: 0
   draws: 39  # null adapters to compare with; 99 have more power
-  alpha: 0.05  # level of every test
+  alpha: 0.05  # level of tests against nulls, and of bounds on harm
   # format: auto  # chat, raw: how prompts are rendered
   # margins: {{external_perplexity: 0.05}}  # the largest loss that counts as no harm, nat per token
   # score_weights: {{adherence: 0.3, attribution: 0.35, calibration: 0.2, ablation: 0.15}}
