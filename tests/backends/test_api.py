@@ -381,12 +381,12 @@ def test_a_key_comes_from_the_environment_and_is_shown_nowhere(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "url: Field required"),
+        ({}, "url is missing"),
         ({"url": "127.0.0.1:8080"}, "must be an address"),
         ({"url": "http://u:p@h/"}, "must hold no user, password or query"),
         ({"url": "http://h/?key=x"}, "must hold no user, password or query"),
         ({"url": "http://h", "api_key": SECRET}, "a key must not stand in a spec"),
-        ({"url": "http://h", "speed": 3}, "speed: Extra inputs are not permitted"),
+        ({"url": "http://h", "speed": 3}, "unknown option speed"),
         ({"url": "http://h"}, "no fine-tune is named; set lora, finetuned_model or finetuned_url"),
         ({"url": "http://h", "top_k": 0}, "top_k: Input should be greater than or equal to 1"),
     ],

@@ -52,7 +52,7 @@ def test_a_missing_package_becomes_the_command_that_installs_it(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"vocabulary": 3}, "vocabulary: Extra inputs are not permitted"),
+        ({"vocabulary": 3}, "unknown option vocabulary"),
         ({"vocab_size": 3}, "vocab_size: Input should be greater than or equal to 8"),
         ({"adapter": "lora"}, "adapter: Input should be 'trained', 'noise' or 'none'"),
     ],

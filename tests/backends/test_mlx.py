@@ -384,7 +384,7 @@ def test_an_adapter_of_another_base_is_refused_by_the_module(tmp_path: Path) -> 
     ("changes", "message"),
     [
         ({"adapter": None}, "no adapter is named"),
-        ({"options": {"speed": 3}}, "unknown options speed"),
+        ({"options": {"speed": 3}}, "unknown option speed"),
         ({"quantization": "4bit"}, "does not quantise for mlx; .*mlx_lm.convert -q"),
         ({"device": "cuda:7"}, "device 'cuda:7' is not available to mlx here"),
         ({"base": "/nowhere/at/all"}, "no such base model"),

@@ -185,8 +185,8 @@ def test_another_architecture_is_refused_by_what_differs(changes: Any, message: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"options": {}}, "no fine-tune is named"),
-        ({"options": {"finetuned": "x", "speed": 3}}, "unknown options speed"),
+        ({"options": {}}, "finetuned is missing; set finetuned to the directory or Hub id of the fine-tune"),
+        ({"options": {"finetuned": "x", "speed": 3}}, "unknown option speed"),
         ({"adapter": "runs/a", "options": {"finetuned": "x"}}, "two whole models take no adapter"),
         ({"quantization": "4bit", "options": {"finetuned": "x"}}, "not quantised on load"),
     ],

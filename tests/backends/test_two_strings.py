@@ -189,7 +189,7 @@ def test_every_other_question_is_skipped_and_says_why(backend: TwoStringsBackend
 
 
 def test_a_way_to_compare_that_there_is_not_is_refused(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(BadInputError, match="compare is 'words'; set it to tokens or bytes"):
+    with pytest.raises(BadInputError, match="compare: Input should be 'tokens' or 'bytes'"):
         opened(*folders, compare="words")
     with pytest.raises(BadInputError, match="set `compare: bytes` in the options"):
         opened(*folders, compare="tokens")

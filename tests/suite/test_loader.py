@@ -245,10 +245,11 @@ suite:
   - {name: e, kind: external_perplexity, margin: .inf}
   - {name: b, kind: adapter_ablation}
 """
+    no_null = "has no null ('delta_kl', 'target_gain' have), and is 'delta_kll'; did you mean `delta_kl`?"
     assert _faults(load, text) == [
-        "3:40: `margin` is inf, which bounds nothing; give a finite number",
-        "5:66: the kind `delta_kll` has no null; did you mean `delta_kl`?",
-        "6:50: `margin` is inf, which bounds nothing; give a finite number",
+        "3:40: `defaults.margins.adapter_ablation`: should be a finite number, and is inf",
+        f"5:66: `calibrate_kinds.1`: {no_null}",
+        "6:50: `margin`: should be a finite number, and is inf",
     ]
 
 

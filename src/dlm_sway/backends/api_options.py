@@ -6,8 +6,9 @@ import os
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from dlm_sway.backends.options import read_options
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 
@@ -88,11 +89,7 @@ def options_of(spec: ModelSpec) -> ApiOptions:
             where=_WHERE,
             remedy="put it into an environment variable, and its name into api_key_env",
         )
-    try:
-        return ApiOptions.model_validate(spec.options)
-    except ValidationError as e:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors()[:5])
-    raise BadInputError(faults, where=_WHERE)
+    return read_options(ApiOptions, spec.options, where=_WHERE)
 
 
 def key_of(options: ApiOptions) -> str | None:

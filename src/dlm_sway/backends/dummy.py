@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import ValidationError
 
 from dlm_sway.backends.array_dist import log_softmax
 from dlm_sway.backends.base import Messages, RankedModule, Reply
@@ -19,6 +18,7 @@ from dlm_sway.backends.dummy_options import DummyOptions
 from dlm_sway.backends.dummy_script import recite
 from dlm_sway.backends.dummy_text import PREFIX_ID, DummyCodec
 from dlm_sway.backends.dummy_view import DummyView
+from dlm_sway.backends.options import read_options
 from dlm_sway.backends.registry import register
 from dlm_sway.core.errors import BadInputError, CannotRunError, NullRuleError, ViewError
 from dlm_sway.core.model import ModelSpec
@@ -64,12 +64,7 @@ class DummyBackend(Scaled[DummyView], Nulled[DummyView]):
         """
         if spec.adapter is not None:
             raise BadInputError("a dummy loads no adapter", where=spec.adapter, remedy="describe it in `options`")
-        try:
-            options = DummyOptions.model_validate(spec.options)
-        except ValidationError as e:
-            faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors()[:5])
-            raise BadInputError(faults, where="options of a dummy") from None
-        return cls(options, name=spec.base)
+        return cls(read_options(DummyOptions, spec.options, where="options of a dummy"), name=spec.base)
 
     def null_refusal(self) -> str | None:
         """Return why rotation nulls cannot be drawn, or None when they can."""

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from dlm_sway.backends.base import RankedModule
 from dlm_sway.backends.differential import Nulled, Scaled
 from dlm_sway.backends.fingerprint import fingerprint
+from dlm_sway.backends.options import NoOptions, read_options
 from dlm_sway.backends.registry import register
 from dlm_sway.core.errors import BadInputError, MissingExtraError, ViewError
 from dlm_sway.core.extras import install_command
@@ -86,8 +87,7 @@ class MlxBackend(Scaled["MlxView"], Nulled["MlxView"]):
         """
         if spec.adapter is None:
             raise BadInputError("no adapter is named", where=spec.base, remedy="set `adapter` to its directory")
-        if spec.options:
-            raise BadInputError(f"unknown options {', '.join(sorted(spec.options))}", where="options of mlx")
+        read_options(NoOptions, spec.options, where="options of mlx", remedy="it has none: leave them out")
         if spec.quantization != "none":
             remedy = "drop the option; for a quantised base name one that mlx_lm.convert -q wrote"
             raise BadInputError("bitsandbytes does not quantise for mlx", remedy=remedy)

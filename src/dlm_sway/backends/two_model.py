@@ -28,14 +28,12 @@ from dlm_sway.backends.plain_model import PlainModel
 from dlm_sway.backends.registry import register
 from dlm_sway.backends.tokenizer import load_tokenizer
 from dlm_sway.backends.torch_backend import TorchBackend
+from dlm_sway.backends.two_model_options import options_of
 from dlm_sway.backends.two_strings import TwoStringsBackend
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.store import ResultStore
 
-_OPTION: Final = "finetuned"
-_COMPARE: Final = "compare"
-_WAYS: Final = ("tokens", "bytes")
 _SHOWN: Final = 3
 # What a config says of a file, of generation, or of speed; the rest decides what the model computes.
 _NOT_COMPUTING: Final = frozenset(
@@ -87,22 +85,9 @@ class TwoModelBackend(TorchBackend):
         Raises:
             BadInputError: as the constructor does, or the spec asks for what this kind does not do.
         """
-        finetuned = spec.options.get(_OPTION)
-        if not isinstance(finetuned, str) or not finetuned:
-            remedy = f"set {_OPTION} to the directory or Hub id of the fine-tune"
-            raise BadInputError("no fine-tune is named", where="options of two_model", remedy=remedy)
-        if unknown := sorted(set(spec.options) - {_OPTION, _COMPARE}):
-            raise BadInputError(f"unknown options {', '.join(unknown)}", where="options of two_model")
-        if spec.adapter is not None:
-            raise BadInputError("two whole models take no adapter", where=spec.adapter, remedy="use kind hf for it")
-        if spec.quantization != "none":
-            raise BadInputError("two whole models are not quantised on load", remedy="drop the quantization option")
-        way = spec.options.get(_COMPARE, "tokens")
-        if way not in _WAYS:
-            what = f"{_COMPARE} is {way!r}"
-            raise BadInputError(what, where="options of two_model", remedy=f"set it to {' or '.join(_WAYS)}")
-        kind = cls if way == "tokens" else TwoStringsBackend
-        return kind(base_spec=spec, finetuned=str(_expanded(finetuned)))
+        options = options_of(spec)
+        kind = cls if options.compare == "tokens" else TwoStringsBackend
+        return kind(base_spec=spec, finetuned=str(_expanded(options.finetuned)))
 
     def null_refusal(self) -> str | None:
         """Return why nulls cannot be drawn, or None when they can."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from dlm_sway.backends.options import read_options
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 
@@ -43,11 +44,7 @@ def options_of(spec: ModelSpec) -> VllmOptions:
             where=_WHERE,
             remedy="name vLLM's own in options.engine",
         )
-    try:
-        options = VllmOptions.model_validate(spec.options)
-    except ValidationError as e:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors()[:5])
-        raise BadInputError(faults, where=_WHERE) from None
+    options = read_options(VllmOptions, spec.options, where=_WHERE)
     if taken := sorted(_OWN & set(options.engine)):
         raise BadInputError(
             f"engine sets {', '.join(taken)}", where=_WHERE, remedy="the spec and the other options say that"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -36,8 +36,6 @@ from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
     from dlm_sway.suite.result import CheckResult
-
-_QUICK_DRAWS: Final = 19
 
 
 def check(
@@ -73,8 +71,10 @@ def check(
     """
     adapter, data, held_out = adapter.expanduser(), _expanded(data), _expanded(held_out)
     validate(adapter, data=data, held_out=held_out, n_draws=n_draws)
-    if quick and n_draws != _QUICK_DRAWS and is_given(ctx, "n_draws"):
-        what = f"--quick takes {_QUICK_DRAWS} draws, and --draws asks for {n_draws}"
+    from dlm_sway.suite.request import QUICK_DRAWS
+
+    if quick and n_draws != QUICK_DRAWS and is_given(ctx, "n_draws"):
+        what = f"--quick takes {QUICK_DRAWS} draws, and --draws asks for {n_draws}"
         raise BadInputError(what, remedy="leave out one of them")
     files = {"json": json_path, "markdown": markdown, "html": html, "junit": junit, "trace": trace}
     wanted = places(reads=[data, held_out, base], adapters=[adapter], **files)

@@ -45,7 +45,8 @@ __all__ = [
 class ProbeSpec(BaseModel):
     """What every probe's spec has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A margin or minimum without end is none: nothing is ever outside of it.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(min_length=1)
     kind: str

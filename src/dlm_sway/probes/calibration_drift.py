@@ -18,7 +18,7 @@ from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, r
 from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.choices import F64, GAP, I64, Answered, Choice, answered, distinct, option_items, shipped
 from dlm_sway.probes.claims import Measured, estimate_evidence, item_records
-from dlm_sway.probes.harm import by_stratum, critical_value, judged, looks, stratum_row
+from dlm_sway.probes.harm import FEWEST, by_stratum, critical_value, judged, looks, stratum_row
 from dlm_sway.probes.inputs import reading_order
 from dlm_sway.stats.calibration import (
     Slope,
@@ -35,7 +35,6 @@ from dlm_sway.stats.proportions import Proportion, clopper_pearson, newcombe_pai
 from dlm_sway.stats.sequential import small_sample
 
 LOOKS: Final = (80, 160)  # facts; all of them are always the last look
-FEWEST: Final = 30  # questions, or their equivalent by weight: with fewer a rare large loss is not seen (simulated)
 _WEIGHTS: Final = 1000  # what the base knew, in thousandths: weights are counts
 _BINS: Final = 5
 _ALPHA: Final = 0.05  # two-sided, of McNemar's test where it only warns

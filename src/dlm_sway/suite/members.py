@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 from dlm_sway.core.errors import SwayError
 from dlm_sway.core.extras import install_command
 from dlm_sway.probes.base import Pairs, Probe, ProbeSpec
-from dlm_sway.probes.null_adapter import calibrated_kinds
 from dlm_sway.probes.registry import probe_class, probe_kinds, probes
 from dlm_sway.suite.explain import explained, shown
 from dlm_sway.suite.faults import Fault, Keys, did_you_mean
@@ -23,9 +22,6 @@ from dlm_sway.suite.yaml_file import Document
 
 _DATA: Final = "data"
 _SUITE: Final = "suite"
-_MARGINS: Final = ("defaults", "margins")
-_NULL: Final = "null_adapter"
-_KINDS: Final = "calibrate_kinds"
 
 
 @dataclass(slots=True)
@@ -64,9 +60,8 @@ class Members:
             return None
         spec_type: type[ProbeSpec] = cls.spec_type
         resolved = {key: self._value((*at, key), spec_type, value) for key, value in entry.items()}
-        margins = self.defaults.get("margins")
-        if isinstance(margins, Mapping) and "margin" in spec_type.model_fields and entry["kind"] in margins:
-            resolved = {"margin": margins[entry["kind"]], **resolved}
+        if "margin" in spec_type.model_fields and (margin := self._margin(entry["kind"])) is not None:
+            resolved = {"margin": margin, **resolved}
         try:
             spec = spec_type.model_validate(resolved)
         except ValidationError as e:
@@ -74,25 +69,14 @@ class Members:
         except SwayError as e:
             self._fault(at, e.what, e.remedy)
         else:
-            return (cls(), spec) if self._bounded(at, spec) and self._calibrates(at, spec) else None
+            return cls(), spec
         return None
 
-    def _bounded(self, at: Keys, spec: ProbeSpec) -> bool:
-        """Return whether each margin of a probe is a bound: nothing is ever outside one without end."""
-        endless = [name for name in type(spec).model_fields if _is_margin(name) and _endless(getattr(spec, name))]
-        for name in endless:
-            own = (*at, name) in self.document.values
-            where = (*at, name) if own else (*_MARGINS, spec.kind)
-            self._fault(where, f"`{name}` is {getattr(spec, name)}, which bounds nothing", "give a finite number")
-        return not endless
-
-    def _calibrates(self, at: Keys, spec: ProbeSpec) -> bool:
-        """Return whether each kind that a calibration names has a null."""
-        kinds = getattr(spec, _KINDS, ()) if spec.kind == _NULL else ()
-        wrong = [(i, kind) for i, kind in enumerate(kinds) if kind not in calibrated_kinds()]
-        for i, kind in wrong:
-            self._fault((*at, _KINDS, i), f"the kind `{kind}` has no null", did_you_mean(kind, calibrated_kinds()))
-        return not wrong
+    def _margin(self, kind: str) -> float | None:
+        """Return the default margin of a kind; None where there is none, or one that is a fault of the defaults."""
+        margins = self.defaults.get("margins")
+        margin = margins.get(kind) if isinstance(margins, Mapping) else None
+        return margin if isinstance(margin, int | float) and 0 < margin < math.inf else None
 
     def _class(self, at: Keys, entry: Mapping[str, Any]) -> type[Probe[Any]] | None:
         kind = entry.get("kind")
@@ -163,14 +147,6 @@ class Members:
 
     def _fault(self, at: Keys, what: str, remedy: str | None = None) -> None:
         self.faults.append(Fault(self.document.place(at), what, remedy or ""))
-
-
-def _is_margin(name: str) -> bool:
-    return name == "margin" or name.endswith("_margin")
-
-
-def _endless(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def kinds_with_margin() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
 from dlm_sway.backends.base import Format
 from dlm_sway.core.model import ModelSpec
@@ -42,7 +42,7 @@ class Defaults(BaseModel):
         coverage_threshold: the share of decided weight under which a gate closes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: int = 0
     draws: int = Field(default=39, ge=1)
@@ -50,7 +50,7 @@ class Defaults(BaseModel):
     format: Format = "auto"
     dtype: Dtype = "auto"
     device: str = "auto"
-    margins: dict[str, float] = Field(default_factory=dict)
+    margins: dict[str, PositiveFloat] = Field(default_factory=dict)
     score_weights: dict[Category, NonNegativeFloat] = Field(default_factory=dict)
     score_threshold: float = Field(default=0.6, ge=0, le=1)
     coverage_threshold: float = Field(default=0.6, ge=0, le=1)
