@@ -1,4 +1,4 @@
-"""Simulate how often calibration_drift, leakage and membership err at the edge of their claims, and what they find.
+"""Simulate how often the probes of calibration and recital err at the edge of their claims, and what they find.
 
 Run `python benchmarks/stats/probes_calibration.py` (a few minutes on one core); it prints the tables of
 docs/statistics/probes-calibration.md. Seeds are fixed.
@@ -25,7 +25,39 @@ from dlm_sway.stats.ranks import rank_test
 
 RUNS = 400
 SHOWN = (Verdict.PASS, Verdict.WARN, Verdict.FAIL, Verdict.INCONCLUSIVE)
+SPREAD = 0.08  # nat/token between passages of 64 tokens: trained adapters of the truth benchmark have 0.06 to 0.1
 F64 = np.ndarray[Any, np.dtype[np.float64]]
+
+
+# ---- external_perplexity: harm to one register --------------------------------------------------------------------
+
+
+def control(one: float, rest: float, run: int) -> tuple[ProbeResult, int]:
+    """Judge the shipped corpus where a register loses `one` nat/token and the others `rest`; with the passages read."""
+    rng, tokens = stream(run, "control", repr(one), repr(rest)), 64
+    probe, spec = build_probe({"name": "x", "kind": "external_perplexity", "null_tokens": 0})
+    env, seen = Env(seed=run), ()
+    while asks := probe.plan(spec, env, seen):
+        items = asks[0].items
+        loss = rng.normal(np.where([i.stratum == "lists" for i in items], one, rest), SPREAD)
+        offsets = np.arange(len(items) + 1) * tokens
+        gain = np.repeat(-loss, tokens)
+        seen = (*seen, (Scores(items, (FINETUNED,), offsets, {"gain": gain[None]}, np.zeros_like(gain)),))
+    read = sum(len(scores.items) for (scores,) in seen)
+    return probe.judge(spec, env, probe.measure(spec, env, seen), {}), read
+
+
+def control_rows(runs: int) -> None:
+    print(
+        "| one register loses | the others | PASS | WARN | FAIL | INCONCLUSIVE | average alone passes | passages read |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for rest in (0.0, 0.02):
+        for one in (rest, 0.03, 0.05, 0.06, 0.08, 0.12, 0.2):
+            found = [control(one, rest, r) for r in range(runs)]
+            alone = np.mean([r.evidence["loss"]["upper"] < r.evidence["margin"] for r, _ in found])
+            read = np.mean([n for _, n in found])
+            print(f"| {one} | {rest} | {shares(r.verdict for r, _ in found)} | {alone:.3f} | {read:.0f} |", flush=True)
 
 
 # ---- calibration_drift -----------------------------------------------------------------------------------------------
@@ -184,7 +216,7 @@ def shares(verdicts: Iterable[Verdict]) -> str:
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     assert auc([1.0], [0.0], rng=stream(0, "check")).estimate == 1.0
-    for rows, fewer in ((drift_rows, 1), (leak_rows, 1), (canary_rows, 1), (member_rows, 2)):
+    for rows, fewer in ((control_rows, 1), (drift_rows, 1), (leak_rows, 1), (canary_rows, 1), (member_rows, 2)):
         rows(runs // fewer)
         print()
 

@@ -1,4 +1,4 @@
-"""The levels that calibration_drift, leakage and membership promise, on made-up data at the edge of each claim."""
+"""The levels that the probes of calibration and recital promise, on made-up data at the edge of each claim."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ def made() -> Mapping[str, Any]:
 
 def share(verdicts: list[Verdict], of: Verdict) -> float:
     return float(np.mean([v is of for v in verdicts]))
+
+
+def test_harm_to_one_register_rarely_fails_at_the_margin_and_is_found_beyond_it(made: Mapping[str, Any]) -> None:
+    def verdicts(one: float) -> list[Verdict]:
+        return [made["control"](one, 0.0, run)[0].verdict for run in range(N // 2)]
+
+    assert share(verdicts(0.05), Verdict.FAIL) <= MOST
+    assert share(verdicts(0.0), Verdict.PASS) >= 0.95
+    assert share(verdicts(0.2), Verdict.FAIL) >= 0.95
 
 
 @pytest.mark.parametrize("where", sorted(AT_THE_MARGIN))

@@ -178,6 +178,46 @@ def test_certain_harm_to_one_register_decides_an_open_average(ran: Run, language
     assert result.verdict is Verdict.FAIL
 
 
+def _lists_lose(scores_of: MakeScores, much: float, *, rest: float = 0.0) -> tuple[ProbeResult, list[list[str]]]:
+    """Return the result where one register of the shipped corpus loses `much`, and the registers of each round."""
+    probe, spec = build_probe({"name": "x", "kind": "external_perplexity", "null_tokens": 0})
+    env, rng, seen, rounds = Env(), np.random.default_rng(0), (), []
+    while asks := probe.plan(spec, env, seen):
+        rounds.append([item.stratum for item in asks[0].items])
+        losses = [much if kind == "lists" else rest for kind in rounds[-1]] + rng.normal(0, 0.02, len(rounds[-1]))
+        seen = (*seen, (replace(_read(scores_of, losses), items=asks[0].items),))
+    labels = [item.label for (scores,) in seen for item in scores.items]
+    assert len(set(labels)) == len(labels)
+    return probe.judge(spec, env, probe.measure(spec, env, seen), {}), rounds
+
+
+def test_a_register_in_doubt_is_read_on_to_its_end_and_the_average_stays_as_it_was(scores_of: MakeScores) -> None:
+    result, rounds = _lists_lose(scores_of, 0.12)
+    assert result.verdict is Verdict.FAIL
+    assert "surely over the margin of 0.05 on: lists (+0.1" in result.message
+    assert {kind for kinds in rounds[1:] for kind in kinds} == {"lists"}
+    assert [len(kinds) for kinds in rounds] == [32, 3, 6, 12, 4]  # of 28 lists
+    assert result.evidence["n_items"] == 32
+    assert result.evidence["loss"]["upper"] < 0.05
+    assert {r["register"]: r["n_items"] for r in result.evidence["registers"]}["lists"] == 28
+
+
+def test_a_register_that_surely_lost_and_perhaps_more_than_the_margin_leaves_the_question_open(
+    scores_of: MakeScores,
+) -> None:
+    result, rounds = _lists_lose(scores_of, 0.047)
+    assert (result.verdict, result.score) == (Verdict.INCONCLUSIVE, None)
+    assert "surely under the margin (bound +0.0" in result.message
+    assert "but perhaps over it on: lists (+0.05" in result.message
+    assert sum(map(len, rounds)) == 32 + 25
+
+
+@pytest.mark.parametrize(("lists", "rest"), [(0.0, 0.0), (0.03, 0.0), (0.02, 0.02)])
+def test_no_register_is_read_on_that_is_under_the_margin(scores_of: MakeScores, lists: float, rest: float) -> None:
+    result, rounds = _lists_lose(scores_of, lists, rest=rest)
+    assert (result.verdict, [len(kinds) for kinds in rounds]) == (Verdict.PASS, [32])
+
+
 def test_passages_of_one_document_count_as_one_in_every_register(ran: Run, language: Language) -> None:
     passages = [p | {"cluster": p["stratum"]} for p in _passages(language, registers=3, each=8)]
     result = _harm(ran, {"strength": 1.0}, passages=passages)

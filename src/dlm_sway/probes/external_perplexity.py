@@ -15,11 +15,11 @@ from dlm_sway.data.control import control_passages
 from dlm_sway.engine.ask import Ask, Reducer, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.claims import Measured, extremes, item_records
-from dlm_sway.probes.harm import FEWEST, by_stratum, critical_value, judged, looks, stratum_row
-from dlm_sway.probes.inputs import Items, clusters, reading_order, subset
-from dlm_sway.stats.equivalence import NonInferiority, non_inferiority
+from dlm_sway.probes.control_reading import Read, Reading
+from dlm_sway.probes.harm import FEWEST, judged, looks, stratum_row
+from dlm_sway.probes.inputs import Items, reading_order, subset
+from dlm_sway.stats.equivalence import NonInferiority
 from dlm_sway.stats.ranks import rank_test
-from dlm_sway.stats.sequential import small_sample
 
 LOOKS = (32, 48, 64, 96, 128)  # passages; the whole corpus is always the last look
 NULL_CUT = 24
@@ -50,11 +50,13 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
     Asks: is the loss on general text, over all registers, inside the margin?
     Null: none is beaten; "no harm" is non-inferiority with a margin. The rotation null (N1) is shown beside.
     Statistic: loss in log-prob per token, sum(l_base - l_ft) / sum(tokens), by passage; nat/token.
-    Passes when: its one-sided 95 % bound is under the margin (0.05), and no register's own bound, corrected for their
-        number, lies over it. Fails when the whole interval is over the margin. The corpus is read in looks of 32, 48,
-        64, 96, 128 and all passages until decided; Pocock's constant pays for the looking. Your own passages are read
-        in a random order that takes from each register in turn, and under 30 never pass. Between two tokenizers
-        losses are in bit/byte, and the margin in nat/token is taken at four bytes a token.
+    Passes when: its one-sided 95 % bound is under the margin (0.05), and no register is open. Fails when the whole
+        interval is over the margin, or that of a register, corrected for their number. The corpus is read in looks of
+        32, 48, 64, 96, 128 and all passages until decided; Pocock's constant pays for the looking. Then a register
+        that lost more than the margin by its estimate is read on, twice as far each time, until it did not or has no
+        more passages; one that did, and surely lost something, is open. Your own passages are read in a random order
+        that takes from each register in turn, and under 30 never pass. Between two tokenizers losses are in bit/byte,
+        and the margin in nat/token is taken at four bytes a token.
     Costs: 32 to 280 passages of at most `max_tokens` tokens for base and fine-tune, and n_draws views of about 100
         tokens.
     """
@@ -64,42 +66,46 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
     per_byte: ClassVar[bool] = True
 
     def plan(self, spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
-        """Each round reads on to the next look, until the bound is decided."""
-        passages, ends = _passages(spec, env), _looks(spec)
-        if seen and (len(seen) == len(ends) or _is_decided(_decide(spec, env, seen))):
+        """Each round reads on to the next look until the bound is decided, then on in registers that are in doubt."""
+        reading = _reading(spec, env)
+        texts = reading.after(_parts(seen, env))
+        if not texts:
             return ()
-        begin = ends[len(seen) - 1] if seen else 0
-        most = spec.max_tokens * env.unit.length
-        asks = [Ask(passages[begin : ends[len(seen)]], (FINETUNED,), _GAIN, format="raw", max_tokens=most)]
+        asks = [Ask(texts, (FINETUNED,), _GAIN, format="raw", max_tokens=spec.max_tokens * env.unit.length)]
         if not seen and spec.null_tokens and not env.null_refusal:
-            some = subset(passages, tokens=spec.null_tokens, cut=NULL_CUT, rng=env.rng(spec.name, "nulls"))
+            some = subset(reading.passages, tokens=spec.null_tokens, cut=NULL_CUT, rng=env.rng(spec.name, "nulls"))
             asks.append(Ask(some, env.adapter_and_nulls(), _GAIN, format="raw", max_tokens=NULL_CUT))
         return tuple(asks)
 
     def measure(self, spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> Found:
-        """The bound at the last look, by register, and the nulls' losses beside it."""
+        """What was read of all registers alike, all that was read, and the nulls' losses beside it."""
         beside = seen[0][1].per_token("gain") if len(seen[0]) > 1 else None
-        return Found(data={"overall": _decide(spec, env, seen), "read": _read(seen, env), "beside": beside})
+        parts = _parts(seen, env)
+        whole = Read(parts[: _reading(spec, env).looked(parts)])
+        return Found(data={"whole": whole, "read": Read(parts), "beside": beside})
 
     def judge(self, spec: ExternalPerplexitySpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
         """One claim: no_harm."""
         del p  # a null is shown, never required to be beaten
-        overall: NonInferiority = found.data["overall"]
-        read: _Read = found.data["read"]
-        registers = _by_register(read, spec, env)
-        worst = [r for r in registers if r["decision"] == "outside"]
-        claim = _claim(overall, worst, read, env)
+        whole: Read = found.data["whole"]
+        read: Read = found.data["read"]
+        reading = _reading(spec, env)
+        overall, registers = reading.decide(whole), reading.by_register(read)
+        claim = _claim(overall, registers, reading.open_registers(read), len(whole.items), env)
         evidence = {
             "loss": {"estimate": overall.estimate, "lower": overall.lower, "upper": overall.upper},
-            "margin": env.unit.threshold(spec.margin),
+            "margin": reading.margin,
             "method": overall.method,
-            "n_items": len(read.items),
-            "n_tokens": int(read.tokens.sum()),
+            "n_items": len(whole.items),
+            "n_tokens": int(whole.tokens.sum()),
             "n_clusters": overall.n_clusters,
             "n_to_decide": overall.n_to_decide,
-            "registers": registers,
+            "registers": [
+                {"register": name, **stratum_row(f), "n_items": read.registers.count(name)}
+                for name, f in registers.items()
+            ],
             "items": extremes(read.items, read.loss, read.tokens),
-            **item_records({"no_harm": _measured(spec, env, read)}, seed=env.seed),
+            **item_records({"no_harm": _measured(reading, whole, env)}, seed=env.seed),
             "null_beside": _beside(found.data["beside"]),
             "dropped": [],
         }
@@ -107,23 +113,9 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
         return result_of(spec, {"no_harm": claim}, headline="no_harm", score=score, evidence=evidence)
 
 
-class _Read:
-    """All passages read so far."""
-
-    def __init__(self, parts: list[Scores]) -> None:
-        self.items = tuple(i for s in parts for i in s.items)
-        self.loss: npt.NDArray[np.float64] = np.concatenate([-s.item_sums("gain")[0] for s in parts])
-        self.tokens = np.concatenate([s.tokens for s in parts])
-
-
-def _measured(spec: ExternalPerplexitySpec, env: Env, read: _Read) -> Measured:
-    return Measured(
-        read.items, read.loss, read.tokens, f"{env.unit.name} lost", "lower", env.unit.threshold(spec.margin)
-    )
-
-
-def _read(seen: Seen, env: Env) -> _Read:
-    return _Read([env.unit.of(answers[0]) for answers in seen])
+def _reading(spec: ExternalPerplexitySpec, env: Env) -> Reading:
+    passages = _passages(spec, env)
+    return Reading(passages, looks(len(passages), LOOKS), env.unit.threshold(spec.margin), env, spec.name)
 
 
 def _passages(spec: ExternalPerplexitySpec, env: Env) -> tuple[TextItem, ...]:
@@ -133,55 +125,24 @@ def _passages(spec: ExternalPerplexitySpec, env: Env) -> tuple[TextItem, ...]:
     return reading_order(spec.passages, [p.stratum for p in spec.passages], rng=env.rng(spec.name, "order"))
 
 
-def _looks(spec: ExternalPerplexitySpec) -> tuple[int, ...]:
-    return looks(len(spec.passages or control_passages()), LOOKS)
+def _parts(seen: Seen, env: Env) -> list[Scores]:
+    return [env.unit.of(answers[0]) for answers in seen]
 
 
-def _is_decided(overall: NonInferiority) -> bool:
-    """Return whether reading on can change no verdict."""
-    return overall.decision == "outside" or (overall.decision == "within" and overall.n_clusters >= FEWEST)
+def _measured(reading: Reading, whole: Read, env: Env) -> Measured:
+    return Measured(whole.items, whole.loss, whole.tokens, f"{env.unit.name} lost", "lower", reading.margin)
 
 
-def _decide(spec: ExternalPerplexitySpec, env: Env, seen: Seen) -> NonInferiority:
-    """Return the bound over what was read, at the level that Pocock's constant leaves to each look.
-
-    Two one-sided questions are asked at every look (is the loss under the margin, is it over it); each keeps alpha.
-    """
-    read = _read(seen, env)
-    z = critical_value(_looks(spec), alpha=env.alpha)
-    n = len(set(clusters(read.items)))
-    critical = small_sample(z, n - 1) if n > 1 else None
-    return non_inferiority(
-        read.loss,
-        read.tokens,
-        clusters(read.items),
-        margin=env.unit.threshold(spec.margin),
-        alpha=env.alpha,
-        critical=critical,
-        rng=env.rng(spec.name, "bound"),
-    )
-
-
-def _by_register(read: _Read, spec: ExternalPerplexitySpec, env: Env) -> list[dict[str, Any]]:
-    """Return the loss of each register with bounds that hold for all of them together."""
-    names = [i.stratum or "all" for i in read.items]
-    found = by_stratum(
-        read.loss,
-        read.tokens,
-        clusters(read.items),
-        names,
-        margin=env.unit.threshold(spec.margin),
-        alpha=env.alpha,
-        rng=lambda name: env.rng(spec.name, "register", name),
-    )
-    return [{"register": name, **stratum_row(f), "n_items": names.count(name)} for name, f in found.items()]
-
-
-def _claim(overall: NonInferiority, worst: list[dict[str, Any]], read: _Read, env: Env) -> Question:
+def _claim(
+    overall: NonInferiority, registers: Mapping[str, NonInferiority], still_open: Mapping[str, float], n: int, env: Env
+) -> Question:
     low, high = overall.lower, overall.upper
-    harmed = [f"{r['register']} ({r['loss']:+.3f})" for r in worst]
-    head = f"loss {overall.estimate:+.3f} {env.unit.name} on {len(read.items)} control passages"
+    harmed = [f"{name} ({f.estimate:+.3f})" for name, f in registers.items() if f.decision == "outside"]
     verdict, tail = judged(overall, harmed, unit="", items="passages")
+    if verdict is Verdict.PASS and still_open:
+        # That all kinds of text together lost less than the margin does not show it of each.
+        names = ", ".join(f"{name} ({lost:+.3f})" for name, lost in still_open.items())
+        verdict, tail = Verdict.INCONCLUSIVE, f"{tail}, but perhaps over it on: {names}"
     if verdict is Verdict.PASS and overall.n_clusters < FEWEST:
         verdict, tail = Verdict.INCONCLUSIVE, f"so few do not show a rare large loss; give {FEWEST} or more"
     return Question(
@@ -190,7 +151,7 @@ def _claim(overall: NonInferiority, worst: list[dict[str, Any]], read: _Read, en
         unit=f"{env.unit.name} lost",
         interval=None if low is None or high is None else (low, high),
         null=f"margin {overall.margin} {env.unit.name}",
-        message=f"{head}: {tail}",
+        message=f"loss {overall.estimate:+.3f} {env.unit.name} on {n} control passages: {tail}",
     )
 
 
