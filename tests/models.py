@@ -19,6 +19,7 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
+    MistralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
@@ -103,7 +104,7 @@ def byte_tokenizer(
 
 
 def config_of(arch: str, **changes: Any) -> Any:
-    """Return the config of an architecture: llama, gpt2, qwen2 (biases) or gemma3 (soft cap, scaled embeddings)."""
+    """Return the config of an architecture: llama, gpt2, qwen2 (biases), mistral, gemma3 (soft cap)."""
     shape = {"vocab_size": 300, "max_position_embeddings": 128, **_SHAPE, **changes}
     if arch == "gpt2":
         return GPT2Config(
@@ -119,6 +120,8 @@ def config_of(arch: str, **changes: Any) -> Any:
     special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     if arch == "gemma3":
         return Gemma3TextConfig(**shape, **special, head_dim=8, sliding_window=16, final_logit_softcapping=5.0)
+    if arch == "mistral":
+        return MistralConfig(**shape, **special, head_dim=8, sliding_window=16)
     return {"llama": LlamaConfig, "qwen2": Qwen2Config}[arch](**shape, **special)
 
 

@@ -128,6 +128,21 @@ def test_gemma_reads_windows_and_two_rotary_bases(tmp_path: Path) -> None:
         np.testing.assert_allclose(logprobs(opened(base, adapter), view), expected, atol=2e-3)
 
 
+def test_texts_are_as_long_as_windows_that_mlx_lm_does_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond its window a Mistral was another model by 1.5 nat per token, and nothing said so."""
+    base = save_base(tmp_path / "base", "mistral")
+    adapter = save_adapter(base, tmp_path / "adapter", lora(target_modules=["q_proj"]))
+    reference, here = open_backend(base, adapter), opened(base, adapter)
+    assert (reference.codec.max_length, here.codec.max_length) == (128, 16)
+    assert "of 128 tokens, texts are read up to 16" in caplog.text
+    text = TEXT[:15]
+    assert 14 <= len(here.codec.encode(text)) <= 16
+    for view in (BASE, FINETUNED):
+        np.testing.assert_allclose(logprobs(here, view, text), logprobs(reference, view, text), atol=1e-3)
+
+
 def test_the_rotary_base_that_transformers_saves_is_read(tmp_path: Path) -> None:
     """mlx_lm would take its own default, 10,000, and say nothing."""
     rope = {"rope_theta": 100.0, "rope_type": "default"}
@@ -251,7 +266,7 @@ def test_generation_is_greedy_like_pytorch_and_ends_at_the_stop_token() -> None:
         with backend.as_finetuned() as view:
             texts.append(view.generate(TEXT, max_new_tokens=12))
     assert texts[0] == texts[1]
-    assert mlx_of("llama", "qv").codec.stop_ids == (1,)
+    assert mlx_of("llama", "qv").codec.stop_ids == {1}
 
 
 def test_the_engine_writes_what_it_writes_with_pytorch() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dlm_sway.backends.mlx_config import complete, require_read
+from dlm_sway.backends.mlx_config import complete, longest_alike, require_read
 from dlm_sway.core.errors import CannotRunError
 
 ASKED = frozenset({"rope_theta", "rope_scaling", "rope_local_base_freq", "sliding_window_pattern", "n_ctx", "head_dim"})
@@ -67,3 +67,25 @@ def test_what_is_read_or_changes_nothing_is_no_obstacle() -> None:
     require_read({"final_logit_softcapping": 30.0}, ["final_logit_softcapping"], tied=False, where="base")
     require_read({"final_logit_softcapping": None, "attention_bias": False}, [], tied=True, where="base")
     require_read({"tie_word_embeddings": False}, [], tied=False, where="base")
+
+
+ALTERNATING = ["sliding_attention", "full_attention"]
+
+
+@pytest.mark.parametrize(
+    ("resolved", "asked", "longest"),
+    [
+        ({"sliding_window": 4096}, ["sliding_window", "layer_types"], 4096),  # mistral: every layer, and no list
+        ({"sliding_window": 4096, "layer_types": ALTERNATING}, [], 4096),  # gemma2
+        ({"sliding_window": 512, "layer_types": ALTERNATING}, ["sliding_window", "sliding_window_pattern"], None),
+        ({"sliding_window": 512, "layer_types": ALTERNATING}, ["sliding_window", "layer_types"], None),
+        ({"sliding_window": 512, "layer_types": ALTERNATING}, ["text_config"], None),
+        ({"sliding_window": 512, "layer_types": ["full_attention"]}, [], None),
+        ({"sliding_window": None}, [], None),
+        ({}, [], None),
+    ],
+)
+def test_a_text_is_never_longer_than_windows_that_mlx_lm_has_not(
+    resolved: dict[str, Any], asked: list[str], longest: int | None
+) -> None:
+    assert longest_alike(resolved, asked) == longest

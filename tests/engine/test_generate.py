@@ -40,6 +40,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
     backends = [backend_of(a, KIND) for a in ARCHITECTURES] + [backend_of("llama", k) for k in ("ia3", "prompt")]
     for backend in backends:
         monkeypatch.setattr(backend.model.generation_config, "eos_token_id", None)
+        monkeypatch.setattr(backend.codec, "stop_ids", frozenset())
 
 
 def written(backend: Any, prompts: list[Any], *, batch_tokens: int | None = None, **options: Any) -> Generations:
@@ -102,7 +103,7 @@ def test_a_state_space_model_reads_whole_rows(tmp_path: Path) -> None:
     byte_tokenizer().save_pretrained(tmp_path / "base")
     adapter = save_adapter(tmp_path / "base", tmp_path / "adapter", lora(target_modules=["in_proj"]))
     backend = open_backend(tmp_path / "base", adapter)
-    backend.model.generation_config.eos_token_id = None
+    backend.model.generation_config.eos_token_id, backend.codec.stop_ids = None, frozenset()
     together = written(backend, PROMPTS, max_new_tokens=5)
     assert lists(together) == [[one_by_one(backend, p, v, 5) for p in PROMPTS] for v in VIEWS]
 
@@ -242,7 +243,7 @@ def test_prompts_are_rendered_through_the_chat_template_where_there_is_one(tmp_p
 def test_layers_with_and_without_a_window_continue_together(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "gemma3", layer_types=["sliding_attention", "full_attention"])
     backend = open_backend(base, save_adapter(base, tmp_path / "adapter", lora("gemma3")))
-    backend.model.generation_config.eos_token_id = None
+    backend.model.generation_config.eos_token_id, backend.codec.stop_ids = None, frozenset()
     expected = [[one_by_one(backend, p, v, 24) for p in PROMPTS] for v in VIEWS]
     assert lists(written(backend, PROMPTS, max_new_tokens=24)) == expected
 
@@ -320,3 +321,20 @@ def test_the_model_is_as_it_was_afterwards() -> None:
     written(backend, PROMPTS)
     with backend.as_finetuned() as view:
         assert view.logprob_of("ab", "cd") == before
+
+
+def test_a_text_ends_where_the_tokenizer_that_was_trained_with_ends_it(tmp_path: Path) -> None:
+    """A trainer that gives chat turns an end of their own saves it with the tokenizer, and the base knows nothing."""
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(base, tmp_path / "adapter", lora())
+    free = written(open_backend(base, adapter), PROMPTS[:1], max_new_tokens=12, views=[FINETUNED]).tokens[0][0]
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(int(free[3]))
+    tokenizer.save_pretrained(adapter)
+    backend = open_backend(base, adapter)
+    cut = written(backend, PROMPTS[:1], max_new_tokens=12, views=[FINETUNED])
+    end = free.tolist().index(free[3]) + 1
+    assert cut.tokens[0][0].tolist() == free[:end].tolist()
+    assert cut.stopped.all()
+    with backend.as_finetuned() as view:
+        assert view.generate(PROMPTS[0], max_new_tokens=12) == backend.codec.decode(free[:end])

@@ -41,6 +41,14 @@ def test_a_healthy_adapter_passes_every_question(bench: Any, healthy: Options, l
     assert (result.adapter, result.base) == (str(bench.adapter), str(bench.base))
 
 
+def test_the_base_is_loaded_at_the_revision_that_the_adapter_records(bench: Any, healthy: Options) -> None:
+    path = bench.adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": "v1"}))
+    bench.check(healthy)
+    bench.check(healthy, base=str(bench.base))
+    assert [spec.revision for spec in bench.specs] == ["v1", "v1"]
+
+
 def _in_sections(bench: Any, *sections: tuple[str, ...]) -> Any:
     blocks = [line for i, texts in enumerate(sections) for line in (f"# Part {i}", "", *(f"{t}\n" for t in texts))]
     return bench.write("data.md", blocks)

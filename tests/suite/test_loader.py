@@ -86,6 +86,17 @@ def test_a_model_in_the_options_is_named_as_the_base_is(
     assert loaded("org/full") == "org/full"
 
 
+@pytest.mark.parametrize(("base", "revision"), [("org/name", "v1"), ("org/other", None)])
+def test_the_base_is_that_of_the_revision_that_the_adapter_records(
+    load: Load, tmp_path: Path, base: str, revision: str | None
+) -> None:
+    (tmp_path / "out").mkdir()
+    config = {"peft_type": "LORA", "base_model_name_or_path": "org/name", "revision": "v1"}
+    (tmp_path / "out" / "adapter_config.json").write_text(json.dumps(config))
+    head = f"version: 1\nmodels: {{base: {base}, ft: out}}\n"
+    assert load("suite: [{name: a, kind: delta_kl}]\n", head=head).model.revision == revision
+
+
 def test_named_data_becomes_the_items_of_a_probe(load: Load, tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("one\n\ntwo\n")
     suite = load("data: {train: train.txt}\nsuite:\n  - {name: a, kind: target_gain, items: {data: train}}\n")

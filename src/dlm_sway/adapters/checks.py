@@ -82,7 +82,7 @@ def inspect_adapter(adapter_dir: Path, base: str | None = None, *, revision: str
     Args:
         adapter_dir: what `PeftModel.save_pretrained` wrote.
         base: a local directory or a Hub id in the local cache; the one that the adapter records when None.
-        revision: of a Hub id; the one that the adapter records when None, then `main`.
+        revision: of a Hub id; when None, the one that the adapter records for this base, then `main`.
 
     Raises:
         AdapterError: a path is missing, the directory is no adapter, or a file is damaged.
@@ -97,7 +97,7 @@ def inspect_adapter(adapter_dir: Path, base: str | None = None, *, revision: str
     weights = open_weights(adapter_dir)
     if isinstance(weights, Fault):
         return _inspection(adapter_dir, name, _describe(config, file=None), [weights, *faults], not_done=NEED_THE_BASE)
-    files, missing = _read_base(name, revision=revision or config.revision, is_recorded=base is None)
+    files, missing = _read_base(name, revision=revision or config.base_revision(base), is_recorded=base is None)
     facts = Facts(adapter_dir, config, weights, stats_of(weights), files)
     facts = dataclasses.replace(facts, rows=rows_of(facts))
     checks = FILE_CHECKS if files is None else (*BASE_CHECKS, *FILE_CHECKS)

@@ -72,6 +72,13 @@ class AdapterConfig:
         """Whether the adapter is LoRA (rsLoRA and DoRA included)."""
         return self.peft_type == "LORA"
 
+    def base_revision(self, base: str | None) -> str | None:
+        """Return the revision of the base that it was trained on, where `base` is that base; None is the recorded one.
+
+        A base that is named otherwise, such as a copy in a folder, has revisions of its own.
+        """
+        return self.revision if base in (None, self.base_model_name_or_path) else None
+
     def rank_of(self, module: str) -> int:
         """Return the rank that the config gives `module`: the first matching pattern's, else `r`."""
         key = _pattern_key(self.rank_pattern, module)

@@ -87,7 +87,7 @@ def _read(adapter: Path, form: To, base: str | None) -> _Found:
         return _Found(_renamed(lora, swapped), 0.0, known.base, None, recorded=known.recorded)
     lora, config = read_peft_lora(adapter, base=base)
     alpha, named = config.lora_alpha or 1.0, base or config.base_model_name_or_path
-    return _Found(lora, alpha, named, config.revision, recorded=base is None)
+    return _Found(lora, alpha, named, config.base_revision(base), recorded=base is None)
 
 
 def _write(found: _Found, to: To, out: Path, *, name: str) -> None:

@@ -114,7 +114,7 @@ def _require_equal(
     name = base or config.base_model_name_or_path
     if not copies or name is None:
         return
-    folder = locate_base(name, revision=config.revision, must_exist=base is not None).directory
+    folder = locate_base(name, revision=config.base_revision(base), must_exist=base is not None).directory
     files = None if folder is None else open_base(folder)
     for key in copies:
         # A weight that is absent or packed has no shape to be read, and nothing to compare with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,18 @@ _SAMPLE_TOOL = {
 class TextEncoder:
     """A Hugging Face tokenizer with the rules that make its numbers comparable."""
 
-    def __init__(self, tokenizer: Any, *, max_length: int, stop_ids: tuple[int, ...] = ()) -> None:
-        """Wrap `tokenizer`; `max_length` is the context window, and `stop_ids` are the tokens that end a text."""
+    def __init__(self, tokenizer: Any, *, max_length: int, stop_ids: Iterable[int] = ()) -> None:
+        """Wrap `tokenizer`.
+
+        Args:
+            tokenizer: of the base, or the one that the adapter was trained with.
+            max_length: the context window.
+            stop_ids: tokens that end a text, beside the tokenizer's own: trainers give a base's chat turns an end that
+                the base's settings do not know, and save it with the tokenizer.
+        """
         self.tokenizer = tokenizer
-        self.stop_ids = stop_ids
+        own = getattr(tokenizer, "eos_token_id", None)
+        self.stop_ids = frozenset((*stop_ids, *(() if own is None else (int(own),))))
         self._max_length = max_length
 
     @property

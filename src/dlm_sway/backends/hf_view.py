@@ -52,7 +52,7 @@ class HFView(PaddedView):
             torch.random.fork_rng(devices=devices),
             torch.inference_mode(),
             warnings.catch_warnings(),
-            _plainly(model, pad=self._pad_id(), **options) as config,
+            _plainly(model, pad=self._pad_id(), stops=self._encoder.stop_ids, **options) as config,
         ):
             # PEFT leaves positions to the model under prompt learning: right for one prompt without padding.
             warnings.filterwarnings("ignore", message="Position ids are not supported", category=UserWarning)
@@ -112,15 +112,16 @@ class HFView(PaddedView):
 
 
 @contextmanager
-def _plainly(model: Any, *, pad: int, **options: Any) -> Iterator[Any]:
-    """Yield a generation config with these options and the model's stops, and put it in the place of the model's.
+def _plainly(model: Any, *, pad: int, stops: frozenset[int], **options: Any) -> Iterator[Any]:
+    """Yield a generation config with these options, these stops and the model's, and put it in place of the model's.
 
     What one leaves open transformers fills in from the other: a repetition penalty, and greedy would not be greedy.
     """
     from transformers import GenerationConfig
 
-    stops = getattr(model.generation_config, "eos_token_id", None)
-    config = GenerationConfig(eos_token_id=stops, pad_token_id=pad, **options)
+    found = getattr(model.generation_config, "eos_token_id", None)
+    own = [found] if isinstance(found, int) else found or ()
+    config = GenerationConfig(eos_token_id=sorted({*own, *stops}) or None, pad_token_id=pad, **options)
     holders = (model, model.get_base_model())  # PEFT hands its own to the model below
     before = [holder.generation_config for holder in holders]
     try:

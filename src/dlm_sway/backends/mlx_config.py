@@ -59,6 +59,23 @@ def require_read(resolved: Mapping[str, Any], asked: Collection[str], *, tied: b
         raise CannotRunError(what, where=where, remedy="use a backend of kind hf for it")
 
 
+def longest_alike(resolved: Mapping[str, Any], asked: Collection[str]) -> int | None:
+    """Return up to how many tokens mlx_lm's model reads a text as the base does; None: of any length.
+
+    Layers with a sliding window read all of a text that fits into it. Where mlx_lm has no such layers for an
+    architecture, or none without a list of them that the base has not, a longer text would be another model's.
+
+    Args:
+        resolved: the settings, with transformers' defaults.
+        asked: the names that mlx_lm's model asks for.
+    """
+    size, kinds = resolved.get("sliding_window"), resolved.get("layer_types")
+    if not isinstance(size, int) or (kinds and "sliding_attention" not in kinds):
+        return None
+    has_windows = "sliding_window" in asked and ("layer_types" not in asked or bool(kinds))
+    return None if has_windows or "text_config" in asked else size  # of a model of parts, the text's has them
+
+
 def _rope(resolved: Mapping[str, Any]) -> dict[str, Any]:
     rope = resolved.get("rope_parameters")
     if not isinstance(rope, Mapping):

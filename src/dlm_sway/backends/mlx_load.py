@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from dlm_sway.adapters.other_formats import is_mlx_adapter
 from dlm_sway.adapters.tensors import TensorFile
 from dlm_sway.adapters.weights_file import WEIGHTS_NAME
 from dlm_sway.backends.encoding import TextEncoder, context_window
-from dlm_sway.backends.mlx_config import complete, require_read
+from dlm_sway.backends.mlx_config import complete, longest_alike, require_read
 from dlm_sway.backends.mlx_layers import Net
 from dlm_sway.backends.mlx_sites import Sites, put_in
 from dlm_sway.backends.tokenizer import WHERE, first_line
@@ -34,7 +35,12 @@ from dlm_sway.core.model import ModelSpec
 _DTYPES: Final = {"auto": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _METAL: Final = ("gpu", "metal", "mps")
 _FILES: Final = ("*.json", "model*.safetensors", "*.jinja", "*.model", "*.txt")
+_WINDOWS: Final = (
+    "mlx_lm has no sliding windows for this base: of %s tokens, texts are read up to %s, where that is no difference"
+)
 _ALSO: Final = (Part.MAGNITUDE, Part.EMBEDDING_A, Part.EMBEDDING_B, Part.WHOLE)
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
     folder = _folder(spec)
     resolved = _resolved(spec, folder)
     with mx.stream(device):
-        model, config = _model(folder, resolved, where=spec.base)
+        model, config, longest = _model(folder, resolved, where=spec.base)
         model.set_dtype(getattr(mx, dtype))
         mx.eval(model.parameters())
         _require_untouched(model, whole, where=adapter)
@@ -97,6 +103,9 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
         net = Net(model, device)
     tokenizer = load_trained_tokenizer(spec, adapter)
     window = context_window(resolved or _plain(config), tokenizer)
+    if longest is not None and longest < window:
+        _log.warning(_WINDOWS, window, longest)
+        window = longest
     codec = TextEncoder(tokenizer, max_length=window, stop_ids=_ids(config.get("eos_token_id")))
     return Loaded(net, sites, codec, device, dtype)
 
@@ -144,7 +153,8 @@ def _resolved(spec: ModelSpec, folder: Path) -> Any:
         return None
 
 
-def _model(folder: Path, resolved: Any, *, where: str) -> tuple[Any, dict[str, Any]]:
+def _model(folder: Path, resolved: Any, *, where: str) -> tuple[Any, dict[str, Any], int | None]:
+    """Return the model, its settings, and the longest text that it reads as the base does."""
     utils = load_library()
     try:
         raw = utils.load_config(folder)
@@ -155,7 +165,7 @@ def _model(folder: Path, resolved: Any, *, where: str) -> tuple[Any, dict[str, A
         raise BadInputError(f"mlx_lm cannot load the base: {first_line(e)}", where=where, remedy=WHERE) from e
     heads = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in ("lm_head", "output", "embed_out")]
     require_read(settings, asked, tied=not heads, where=where)
-    return model, config
+    return model, config, longest_alike(settings, asked)
 
 
 def load_library() -> Any:

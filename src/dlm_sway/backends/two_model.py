@@ -35,10 +35,11 @@ from dlm_sway.core.model import ModelSpec
 from dlm_sway.core.store import ResultStore
 
 _SHOWN: Final = 3
-# What a config says of a file, of generation, or of speed; the rest decides what the model computes.
+# What a config says of a file, of generation, of training or of speed; the rest decides what the model computes.
 _NOT_COMPUTING: Final = frozenset(
     {"_name_or_path", "architectures", "bos_token_id", "dtype", "eos_token_id", "pad_token_id", "torch_dtype"}
     | {"transformers_version", "use_cache", "attention_dropout", "hidden_dropout", "_attn_implementation"}
+    | {"initializer_range", "tokenizer_class", "unsloth_fixed", "unsloth_version"}
 )
 _SAMPLES: Final = (
     "The river rises in the hills and runs west for sixty miles.",

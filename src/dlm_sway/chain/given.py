@@ -82,7 +82,7 @@ class Given:
         if name is None:
             raise BadInputError("the adapter records no base", where=request.adapter, remedy="name it with --base")
         self.base = name
-        location = locate_base(name, revision=None if request.base else self.config.revision)
+        location = locate_base(name, revision=self.config.base_revision(request.base))
         if location.directory is None:
             raise BadInputError(location.reason, remedy=location.remedy)
         self.directory: Path = location.directory

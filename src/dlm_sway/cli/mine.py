@@ -113,12 +113,14 @@ def _asked(spec: Any, feed: Feed, embed: Any, *, quiet: bool) -> Any:
 
 def _spec(adapter: Path, base: str | None, *, device: str, dtype: str) -> Any:
     from dlm_sway.adapters.config import load_config
+    from dlm_sway.adapters.recorded_base import at_recorded_revision
     from dlm_sway.core.model import ModelSpec
 
     named = base or load_config(adapter).base_model_name_or_path
     if named is None:
         raise BadInputError("the adapter does not record its base", where=adapter, remedy="name it with --base")
-    return ModelSpec.model_validate({"base": named, "adapter": adapter, "device": device, "dtype": dtype})
+    spec = ModelSpec.model_validate({"base": named, "adapter": adapter, "device": device, "dtype": dtype})
+    return at_recorded_revision(spec)
 
 
 def _feed(sections: Sequence[Any], *, seed: int, most: int, cases: int) -> Feed:

@@ -243,10 +243,11 @@ class _Picker:
 
 
 def _stop_ids(backend: BulkBackend) -> frozenset[int]:
-    """Return the tokens that end a text: those of the model's generation config, or of a backend that names them."""
+    """Return the tokens that end a text: those of the model's generation config, and of the tokenizer."""
     config = getattr(getattr(backend, "model", None), "generation_config", None)
-    found = getattr(config, "eos_token_id", getattr(backend.codec, "stop_ids", None))
-    return frozenset([found] if isinstance(found, int) else found or ())
+    found = getattr(config, "eos_token_id", None)
+    own = [found] if isinstance(found, int) else found or ()
+    return frozenset((*own, *getattr(backend.codec, "stop_ids", ())))
 
 
 def _cache_bytes_a_token(model: Any) -> int:

@@ -88,15 +88,17 @@ def assert_no_harm(
 def _spec(base: str | Path, adapter: str | Path | None, model: Mapping[str, Any]) -> Any:
     from pydantic import ValidationError
 
+    from dlm_sway.adapters.recorded_base import at_recorded_revision
     from dlm_sway.core.errors import BadInputError
     from dlm_sway.core.model import ModelSpec
 
     try:
-        return ModelSpec(base=str(base), adapter=None if adapter is None else Path(adapter), **model)
+        spec = ModelSpec(base=str(base), adapter=None if adapter is None else Path(adapter), **model)
     except ValidationError as e:
         first = e.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise BadInputError(what, where="the model", remedy="give fields of ModelSpec") from None
+    return at_recorded_revision(spec)
 
 
 def _asked(raw: Mapping[str, Any], spec: Any, *, seed: int) -> ProbeResult:

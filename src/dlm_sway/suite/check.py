@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from dlm_sway.adapters.checks import inspect_adapter
 from dlm_sway.adapters.inspection import Inspection
+from dlm_sway.adapters.recorded_base import at_recorded_revision
 from dlm_sway.backends.registry import open_backend
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
@@ -83,21 +84,20 @@ def check(  # the arguments are the options of the command
     if base_name is None:
         raise BadInputError("the adapter does not record its base", where=adapter, remedy="name it with --base")
     inspected = time.perf_counter()
+    spec = _spec(base_name, request.adapter, kind=backend, device=device, dtype=dtype)
     examined = None
     if not is_blocked(inspection):
-        spec = _spec(base_name, request.adapter, kind=backend, device=device, dtype=dtype)
         examined = _loaded_and_examined(request, spec, cache=cache, trace=trace, progress=progress)
     timing = {"total_s": time.perf_counter() - began, "inspect_s": inspected - began}
-    return assemble(request, inspection, examined, base=base_name, kind=backend, timing=timing)
+    return _assembled(request, inspection, examined, spec=spec, timing=timing)
 
 
-def assemble(
+def _assembled(
     request: Request,
     inspection: Inspection,
     examined: Examined | None,
     *,
-    base: str,
-    kind: str,
+    spec: ModelSpec,
     timing: Mapping[str, float],
 ) -> CheckResult:
     """Return the result of a check from its parts; `examined` is None when the adapter is too unsound for a model."""
@@ -107,15 +107,15 @@ def assemble(
     ordered, more = {name: every[name] for name in QUESTIONS}, findings(every)
     return CheckResult(
         adapter=str(request.adapter),
-        base=base,
+        base=spec.base,
         verdict=verdict_of(ordered, more),
         questions=ordered,
         findings=more,
-        next_steps=next_steps(ordered | more, adapter=str(request.adapter), base=base),
+        next_steps=next_steps(ordered | more, adapter=str(request.adapter), base=spec.base),
         probes=driven.results if driven else (),
         provenance=provenance(
             request,
-            model={"kind": kind, **base_files(base)},
+            model={"kind": spec.kind, **base_files(spec.base, revision=spec.revision)},
             driven=driven,
             facts=examined.facts if examined else {},
         ),
@@ -141,7 +141,7 @@ def _path(path: Path | str | None) -> Path | None:
 
 def _spec(base: str, adapter: Path, **how: str) -> ModelSpec:
     try:
-        return ModelSpec.model_validate({"base": base, "adapter": adapter, **how})
+        return at_recorded_revision(ModelSpec.model_validate({"base": base, "adapter": adapter, **how}))
     except ValidationError as e:
         faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
         raise BadInputError(faults, remedy="see `sway check --help`") from None

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from dlm_sway.adapters.recorded_base import at_recorded_revision
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.model import ModelSpec
 from dlm_sway.stats.power import require_draws
@@ -127,7 +128,7 @@ def _model(found: SuiteFile) -> ModelSpec:
         for name, value in (("dtype", found.defaults.dtype), ("device", found.defaults.device))
         if getattr(found.models.ft, name) == "auto"
     }
-    return found.models.ft.model_copy(update=open_fields)
+    return at_recorded_revision(found.models.ft.model_copy(update=open_fields))
 
 
 def _as_written(raw: Mapping[str, Any], which: str) -> str:
