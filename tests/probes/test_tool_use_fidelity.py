@@ -129,6 +129,26 @@ def test_where_neither_calls_nothing_is_shown(ran: Run) -> None:
     assert result.score is None
 
 
+def test_a_base_without_valid_calls_has_none_to_lose(ran: Run) -> None:
+    broken = "<tool_call>ring(times=3)</tool_call>"
+    result = asked(ran, broken, broken)
+    assert claim(result, "valid").verdict is Verdict.INCONCLUSIVE
+    assert "too few to lose" in claim(result, "valid").message
+    assert claim(result, "in_set").verdict is Verdict.INCONCLUSIVE
+    assert "no call of the fine-tune can be read" in claim(result, "in_set").message
+
+
+def test_calls_that_the_base_could_not_make_are_no_loss(ran: Run) -> None:
+    assert claim(asked(ran, "no call", call()), "valid").verdict is Verdict.PASS
+
+
+def test_replies_whose_call_cannot_be_read_do_not_count_as_names_that_were_offered(ran: Run) -> None:
+    garbled = lines(first=2, those=call(), rest="<tool_call>ring</tool_call>")
+    found = claim(asked(ran, call(), garbled), "in_set")
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "0 of 2 calling replies" in found.message
+
+
 def test_few_requests_do_not_decide_and_say_how_many_would(ran: Run) -> None:
     result = asked(ran, call(), call(), cases=cases(10))
     assert result.verdict is Verdict.INCONCLUSIVE

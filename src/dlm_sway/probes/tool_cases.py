@@ -96,6 +96,11 @@ class Outcome:
         return bool(self.calls)
 
     @property
+    def named(self) -> bool:
+        """Whether a call names a tool, offered or not; one that cannot be read names none."""
+        return any(call.name for call in self.calls)
+
+    @property
     def right(self) -> bool:
         """Whether it calls what is right, with the right arguments, and nothing else."""
         return len(self.calls) == 1 and self.agreement is not None and self.agreement >= _RIGHT

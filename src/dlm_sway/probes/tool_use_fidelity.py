@@ -67,11 +67,13 @@ class ToolUseFidelity(Probe[ToolUseFidelitySpec]):
         base's, are names invented, and where the right call is known, does the fine-tune make it more often?
     Null: none is drawn; the base's replies to the same requests are the comparison.
     Statistic: `valid`: share of requests answered by calls that parse and fit their schema, fine-tune minus base
-        (Newcombe on pairs). `in_set`: share of calling replies that name a tool which was not offered
-        (Clopper-Pearson). `right`: share of requests answered by the gold call alone, fine-tune minus base.
+        (Newcombe on pairs). `in_set`: of the replies with a call whose name can be read, the share that name a tool
+        which was not offered (Clopper-Pearson). `right`: share of requests answered by the gold call alone, fine-tune
+        minus base.
     Passes when: the 95 % bound of the loss of valid calls is inside 5 points, that of invented names is at most 10 %,
         and more calls are right than before; a base that is right within the margin of all leaves nothing to gain, and
-        then no loss passes. Where neither ever calls it is inconclusive.
+        then no loss passes. Where neither ever calls it is inconclusive, and so is `valid` where the base's calls are
+        valid in 5 % of the requests or fewer and the fine-tune's surely in no more: that is nothing to lose.
     Costs: two greedy replies of at most 128 tokens a request.
     """
 
@@ -199,6 +201,9 @@ def _no_loss(pairs: Sequence[tuple[bool, bool]], margin: float, what: str) -> tu
     found = _paired(pairs)
     base, finetuned = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
     head = f"{what} {finetuned:.0%}, base {base:.0%} of {len(pairs)} requests"
+    if base <= margin and found.low <= 0:
+        # So few cannot be lost by more than the margin, whatever became of the model.
+        return Verdict.INCONCLUSIVE, f"{head}: the base has too few to lose; can it call tools in this format?"
     if found.low > -margin:
         return Verdict.PASS, f"{head}: surely no loss of {margin:.0%} or more"
     if found.high < -margin:
@@ -208,13 +213,15 @@ def _no_loss(pairs: Sequence[tuple[bool, bool]], margin: float, what: str) -> tu
 
 
 def _in_set(rows: Sequence[_Row], spec: ToolUseFidelitySpec) -> Question:
-    calling = [row.finetuned for row in rows if row.finetuned.called]
+    calling = [row.finetuned for row in rows if row.finetuned.named]
     stray = sum(bool(o.stray) for o in calling)
     found = clopper_pearson(stray, len(calling), confidence=ONE_SIDED)
     head = f"{stray} of {len(calling)} calling replies name a tool that was not offered"
     limit, null = spec.max_stray, f"at most {spec.max_stray:.0%}, Clopper-Pearson"
     if not calling:
-        return _question(found, Verdict.INCONCLUSIVE, "the fine-tune never calls a tool", null=null)
+        tried = any(row.finetuned.called for row in rows)
+        what = "no call of the fine-tune can be read" if tried else "the fine-tune never calls a tool"
+        return _question(found, Verdict.INCONCLUSIVE, what, null=null)
     if found.high <= limit:
         return _question(found, Verdict.PASS, f"{head}: surely at most {limit:.0%}", null=null)
     if found.low > limit:
