@@ -149,6 +149,18 @@ def test_replies_whose_call_cannot_be_read_do_not_count_as_names_that_were_offer
     assert "0 of 2 calling replies" in found.message
 
 
+@pytest.mark.parametrize(
+    "times",
+    ["1e999", "1" + "0" * 400, "[" * 500 + "]" * 500],
+    ids=["infinite", "hundreds of digits", "nested"],
+)
+def test_numbers_and_nesting_beyond_reason_are_faults_of_the_reply(ran: Run, times: str) -> None:
+    tool = {"name": "ring", "parameters": {"properties": {"times": {"type": "number", "multipleOf": 0.01}}}}
+    text = f'<tool_call>{{"name": "ring", "arguments": {{"times": {times}}}}}</tool_call>'
+    result = asked(ran, call(), text, tools=[tool], cases=cases(gold=True))
+    assert claim(result, "valid").verdict is Verdict.FAIL
+
+
 def test_few_requests_do_not_decide_and_say_how_many_would(ran: Run) -> None:
     result = asked(ran, call(), call(), cases=cases(10))
     assert result.verdict is Verdict.INCONCLUSIVE

@@ -80,4 +80,6 @@ class Schemas:
             ) from None
         except RecursionError:
             return "nested too deep"
+        except OverflowError:  # of 1e999, or of hundreds of digits, beside `multipleOf`
+            return "a number is too large"
         return f"{faults[0].json_path}: {faults[0].message}" if faults else None
