@@ -221,3 +221,11 @@ def test_an_open_answer_asks_for_what_is_short(ran: Run) -> None:
     assert "12 prompts and 10 pieces of the reference do not decide; about " in result.message
     assert result.message.endswith((" prompts would", " words of it would"))
     assert set(result.evidence["se_by"]) == {"prompts", "reference"}
+
+
+def test_a_reference_given_again_is_no_more_reference(ran: Run) -> None:
+    part = text("long", 42, "reference")
+    result = asked(ran, script("terse", "base"), script("long", "ft"), reference=[part] * 20)
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "the reference has 1 pieces of 40 words" in result.message
+    assert [row["reason"] for row in result.evidence["dropped"]] == ["given before"] * 19

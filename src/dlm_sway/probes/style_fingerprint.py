@@ -16,6 +16,7 @@ from dlm_sway.engine.ask import Write, Written
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import FEWEST, surely_over, worst_and_best
 from dlm_sway.probes.claims import estimate_evidence, interval_of, power_line
+from dlm_sway.probes.distinct import distinct
 from dlm_sway.probes.inputs import shown
 from dlm_sway.probes.style_features import F64, NAMES, READABILITY_NAMES, measurer, resolution, windows
 from dlm_sway.probes.style_shift import Shift, differ, shift
@@ -36,7 +37,7 @@ class StyleFingerprintSpec(ProbeSpec):
     """Spec of `style_fingerprint`.
 
     Attributes:
-        reference: text in the style that was meant.
+        reference: text in the style that was meant, or several; one that is given again adds nothing.
         prompts: what is to be continued; the built-in 32 when none are given.
         samples: texts drawn for each prompt from each model.
         max_new_tokens: length of a text.
@@ -160,7 +161,7 @@ def _samples(spec: StyleFingerprintSpec) -> int:
 
 def _reference(spec: StyleFingerprintSpec) -> list[str]:
     # On end, as the models' answers are read: texts shorter than a piece would otherwise all be thrown away.
-    return windows("\n".join(spec.reference), spec.words)
+    return windows("\n".join(distinct(spec.reference, str)[0]), spec.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,5 +313,8 @@ def _evidence(spec: StyleFingerprintSpec, units: list[_Unit], written: Written |
         "n_reference_pieces": len(_reference(spec)),
         "words_a_piece": spec.words,
         "empty_texts": [sum(not t.strip() for t in row) for row in written.texts] if written else [0, 0],
-        "dropped": [{"label": shown(u.prompt), "reason": u.dropped} for u in units if u.dropped],
+        "dropped": [
+            *({"label": row["label"], "reason": row["why"]} for row in distinct(spec.reference, str)[1]),
+            *({"label": shown(u.prompt), "reason": u.dropped} for u in units if u.dropped),
+        ],
     }
