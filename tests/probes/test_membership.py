@@ -101,6 +101,14 @@ def test_fewer_than_thirty_documents_never_pass(n: int) -> None:
     assert "30 documents on each side would tell more" in judged([0.0] * n, [0.0] * n).message
 
 
+def test_few_documents_that_stand_out_are_no_pass_where_that_is_meant() -> None:
+    few = judged(np.full(4, 3.0) + np.arange(4) / 9, np.arange(4) / 9, intent="memorize")
+    assert (few.verdict, few.score) == (Verdict.INCONCLUSIVE, None)
+    assert "give 30 documents on each side" in few.message
+    enough = judged(gains(30, 4.0, seed=1), gains(30, 0.0, seed=2), intent="memorize")
+    assert enough.verdict is Verdict.PASS
+
+
 def test_documents_that_differ_under_the_base_already_are_a_warning_and_no_failure() -> None:
     members, others = gains(60, 3.0, seed=1), gains(60, 0.0, seed=2)
     informed = judged(members, others, base=(-1.0, -3.0))

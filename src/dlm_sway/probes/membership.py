@@ -73,8 +73,8 @@ class Membership(Probe[MembershipSpec]):
         ROC curve. Also the share of trained documents found where 5 % of the others are taken for trained.
     Passes when: never judged by itself. With intent `generalize`: the one-sided 95 % bound of the area is under 0.65,
         with 30 documents on each side; fails when the whole interval is over it and p <= alpha. `memorize` turns it
-        round. Warns when the two sets differ in form, length or log-prob under the base: then the area may tell
-        sources apart, and a failure is left open.
+        round, and asks for 30 documents likewise. Warns when the two sets differ in form, length or log-prob under the
+        base: then the area may tell sources apart, and a failure is left open.
     Costs: at most 100 documents of 128 tokens on each side, for base and fine-tune.
     """
 
@@ -184,6 +184,10 @@ def _verdict(spec: MembershipSpec, env: Env, area: Auc, unlike: list[str]) -> tu
     if area.low > spec.limit and area.p <= env.alpha:
         if unlike:
             return Verdict.INCONCLUSIVE, "the two sets do not look alike; hold out documents of the same source"
+        if wanted and few:
+            # Whether the two sets look alike cannot be told of so few, so their sources may be what is told apart.
+            why = f"over {spec.limit}, by too few to tell training from source; give {FEWEST} documents on each side"
+            return Verdict.INCONCLUSIVE, why
         return (Verdict.PASS if wanted else Verdict.FAIL), f"surely over {spec.limit}: trained documents stand out"
     if area.high < spec.limit and not few:
         return (Verdict.FAIL if wanted else Verdict.PASS), f"surely under {spec.limit}: they do not stand out"
