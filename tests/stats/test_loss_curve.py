@@ -59,6 +59,21 @@ def test_a_constant_curve_has_no_noise_and_no_spikes() -> None:
     assert (flat.fall, flat.noise_sd, flat.spikes.size, flat.late_rise) == (0.0, 0.0, 0, 0.0)
 
 
+def test_spikes_are_found_where_most_losses_are_equal() -> None:
+    flat = np.full(100, 0.5)
+    flat[20::20] = 8.0
+    assert loss_curve(flat).spikes.tolist() == [20, 40, 60, 80]
+
+
+def test_losses_rounded_to_few_digits_have_noise() -> None:
+    rounded = np.round(0.02 + 0.004 * np.random.default_rng(0).standard_normal(200), 2)
+    found = loss_curve(rounded)
+    assert np.median(rounded) == 0.02
+    assert found.noise_sd > 0.01
+    assert found.fall_se > 0
+    assert not found.spikes.size
+
+
 @pytest.mark.parametrize(("values", "why"), [([1.0] * 14, "at least 15"), ([1.0] * 20 + [np.nan], "value 20 is nan")])
 def test_too_few_points_or_numbers_that_are_none_are_refused(values: list[float], why: str) -> None:
     with pytest.raises(BadInputError, match=why):

@@ -24,6 +24,7 @@ SPIKE_SD: Final = 5.0
 _WINDOW: Final = 11
 _MOST_PARTS: Final = 200
 _MAD: Final = 1.4826 / 0.897  # a Gaussian's sd over its MAD; around a running median that it is part of, 0.897 is left
+_MEAN_DEVIATION: Final = 1.2533  # a Gaussian's sd over its mean absolute deviation
 _MEDIAN_SE: Final = 1.2533  # standard error of a median over that of a mean
 _MOST_CORRELATED: Final = 0.9
 
@@ -39,7 +40,8 @@ class LossCurve:
         fall: log(start / end), or start - end where a loss is not positive.
         fall_se: standard error of `fall` under the noise of the curve.
         given_back: log(end / lowest), likewise.
-        noise_sd: robust standard deviation around the running median, in logs likewise.
+        noise_sd: robust standard deviation around the running median, in logs likewise; by the mean deviation where
+            more than half of the points lie on it.
         spikes: i64[k], indices of points over 5 noise_sd above what comes before and above what comes after.
         late_rise: rise over the last third by Theil-Sen, in logs likewise.
         late_rise_se: its standard error under the noise of the curve.
@@ -71,7 +73,7 @@ def loss_curve(loss: npt.ArrayLike) -> LossCurve:
     logs = bool(values.min() > 0)
     y = np.log(values) if logs else values
     rest = y - ndimage.median_filter(y, _WINDOW, mode="reflect")
-    sd = _MAD * float(np.median(np.abs(rest - np.median(rest))))
+    sd = _noise_sd(rest)
     inflation = _inflation(rest)
     ends = min(max(ENDS, len(y) // 20), _MOST_ENDS)
     first, last = float(np.median(y[:ends])), float(np.median(y[-ends:]))
@@ -90,6 +92,12 @@ def loss_curve(loss: npt.ArrayLike) -> LossCurve:
         late_rise_se=sd * math.sqrt(12 / len(third)) * inflation,
         logs=logs,
     )
+
+
+def _noise_sd(rest: FloatArray) -> float:
+    size = np.abs(rest - np.median(rest))
+    # MAD 0 means that more than half of the values tie, as rounded losses do; the mean deviation still sees the others.
+    return _MAD * float(np.median(size)) or _MEAN_DEVIATION * float(np.mean(size))
 
 
 def _spikes(y: FloatArray, sd: float) -> npt.NDArray[np.int64]:
