@@ -14,6 +14,7 @@ from dlm_sway.core.views import FINETUNED
 from dlm_sway.data.facts import facts, facts_hash
 from dlm_sway.engine.ask import Ask, Scores
 from dlm_sway.probes.base import Env, build_probe
+from dlm_sway.probes.choices import Choice, distinct
 
 Run = Callable[..., ProbeResult]
 Grid = np.ndarray[Any, np.dtype[np.float64]]
@@ -219,6 +220,28 @@ def test_the_same_question_again_is_dropped_and_said() -> None:
     result = judged(base, shaken(base), facts=made)
     assert result.evidence["counts"]["n_items"] == 40
     assert [row["why"] for row in result.evidence["dropped"]] == ["the same question again"] * 3
+
+
+def test_the_same_question_in_another_spacing_or_order_is_dropped() -> None:
+    base = knowing(40)
+    again = [{"prompt": f"  q  {i}", "options": OPTIONS[::-1], "answer": OPTIONS[i % 4]} for i in range(3)]
+    result = judged(base, shaken(base), facts=[*questions(40), *again])
+    assert result.evidence["counts"]["n_items"] == 40
+    assert len(result.evidence["dropped"]) == 3
+
+
+def test_one_prompt_with_other_options_is_another_question_of_its_cluster() -> None:
+    made = [{"prompt": "he went to the", "options": [f"w{i}", f"w{i + 1}"], "answer": f"w{i}"} for i in range(0, 40, 2)]
+    kept, dropped = distinct(tuple(Choice.model_validate(m) for m in made))
+    assert (len(kept), dropped, len({c.cluster for c in kept})) == (20, [], 1)
+
+
+def test_questions_with_one_label_are_questions_of_their_own() -> None:
+    base = knowing(80)
+    facts_with = [q | {"label": f"page {i % 2}"} for i, q in enumerate(questions(80))]
+    result = judged(base, shaken(base), facts=facts_with)
+    assert result.evidence["counts"]["n_clusters"] == 80
+    assert result.verdict is Verdict.PASS
 
 
 def test_questions_of_one_cluster_count_as_one() -> None:

@@ -28,8 +28,8 @@ class Choice(BaseModel):
         options: two or more distinct ways to go on.
         answer: the right one, word for word.
         category: what the question is about.
-        cluster: questions of one cluster vary together; by default each is its own.
-        label: how reports name it.
+        cluster: questions of one cluster vary together; by default each is its own, but for those of one prompt.
+        label: how reports name it; several may have the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,15 +65,25 @@ def shipped() -> tuple[Choice, ...]:
 
 
 def distinct(choices: Sequence[Choice]) -> tuple[tuple[Choice, ...], list[dict[str, str]]]:
-    """Return the questions, each once, and rows that say what was dropped."""
-    kept: dict[str, Choice] = {}
+    """Return the questions, each once, and rows that say what was dropped.
+
+    The same words with the same options, in any order, are the same question. With other options they are another one
+    that varies together with it.
+    """
+    kept: dict[tuple[str, frozenset[str]], Choice] = {}
     dropped = []
+    taken = {choice.cluster for choice in choices}
+    cluster_of: dict[str, str] = {}
     for i, choice in enumerate(choices):
-        if choice.prompt in kept:
-            dropped.append({"label": choice.label or str(i), "why": "the same question again"})
-        else:
-            label = choice.label or str(i)
-            kept[choice.prompt] = choice.model_copy(update={"label": label, "cluster": choice.cluster or label})
+        label, words = choice.label or str(i), " ".join(choice.prompt.split())
+        key = words, frozenset(option.strip() for option in choice.options)
+        if key in kept:
+            dropped.append({"label": label, "why": "the same question again"})
+            continue
+        if choice.cluster is None and words not in cluster_of:
+            cluster_of[words] = words if label in taken else label  # a label may stand for many questions
+            taken.add(label)
+        kept[key] = choice.model_copy(update={"label": label, "cluster": choice.cluster or cluster_of[words]})
     return tuple(kept.values()), dropped
 
 
