@@ -54,6 +54,33 @@ def claims(result: ProbeResult) -> dict[str, str]:
     return {name: c["verdict"] for name, c in result.evidence["claims"].items()}
 
 
+def eight_bit(state: dict[str, Any], *, scales: bool = True) -> None:
+    """Put moments as bitsandbytes keeps them: codes, and the largest size of each block."""
+    for k, kept in state["state"].items():
+        sizes = [kept["exp_avg"].abs().max()[None], kept["exp_avg_sq"].max()[None]]
+        codes = [torch.full(kept["exp_avg"].shape, 127, dtype=torch.uint8)] * 2
+        names = {f"state{i + 1}": code for i, code in enumerate(codes)}
+        names |= {f"absmax{i + 1}": size for i, size in enumerate(sizes)} if scales else {}
+        state["state"][k] = {"step": int(kept["step"]), **names}
+
+
+def test_quantised_moments_tell_a_tensor_that_had_no_gradient(tmp_path: Path) -> None:
+    def with_ghost(state: dict[str, Any]) -> None:
+        state["state"][0]["exp_avg"].zero_()
+        state["state"][0]["exp_avg_sq"].zero_()
+        eight_bit(state)
+
+    assert claims(judged(trained(tmp_path, change=eight_bit)))["updated"] == "pass"
+    result = judged(trained(tmp_path, change=with_ghost))
+    assert (result.verdict, claims(result)["updated"]) == (Verdict.FAIL, "fail")
+    assert "1 of 2 tensors were never updated" in result.message
+
+
+def test_codes_without_a_scale_say_nothing_of_updates(tmp_path: Path) -> None:
+    result = judged(trained(tmp_path, change=lambda state: eight_bit(state, scales=False)))
+    assert claims(result)["updated"] == "inconclusive"
+
+
 @pytest.mark.healthy_pair
 def test_a_training_that_reached_every_tensor_passes(tmp_path: Path) -> None:
     result = judged(trained(tmp_path))

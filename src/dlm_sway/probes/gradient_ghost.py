@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -135,9 +135,8 @@ def _updated(optimizer: OptimizerState | None, steps: int | None) -> Question:
     total, ghosts = len(optimizer.tensors), _ghosts(optimizer)
     if not total:
         return Question(verdict=Verdict.FAIL, effect=0.0, unit="tensors", message="the optimizer was given no tensors")
-    if not optimizer.keeps_moments and not optimizer.adaptive:
-        message = "the optimizer keeps no moments, so what it updated cannot be told"
-        return Question(verdict=Verdict.INCONCLUSIVE, message=message)
+    if why := _untold(optimizer, ghosts):
+        return Question(verdict=Verdict.INCONCLUSIVE, message=why)
     share = f"{len(ghosts)} of {total} tensors"
     if not ghosts:
         message = f"all {total} tensors were updated"
@@ -149,6 +148,18 @@ def _updated(optimizer: OptimizerState | None, steps: int | None) -> Question:
         return Question(verdict=Verdict.INCONCLUSIVE, effect=float(len(ghosts)), unit="tensors", message=message)
     message = f"{share} were never updated ({names}): are they used in the forward pass, and is anything detached?"
     return Question(verdict=Verdict.FAIL, effect=float(len(ghosts)), unit="tensors", message=message)
+
+
+def _untold(optimizer: OptimizerState, ghosts: Sequence[TrainedTensor]) -> str | None:
+    """Return why the moments do not tell what was updated, or None where they do."""
+    if not optimizer.keeps_moments and not optimizer.adaptive:
+        return "the optimizer keeps no moments, so what it updated cannot be told"
+    coded = sum(t.coded for t in optimizer.tensors)
+    if coded and not ghosts:
+        return (
+            f"the moments of {coded} of {len(optimizer.tensors)} tensors are quantised in a way that sway cannot read"
+        )
+    return None
 
 
 def _ghosts(optimizer: OptimizerState) -> list[TrainedTensor]:

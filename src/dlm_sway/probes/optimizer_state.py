@@ -15,6 +15,7 @@ NAMES: Final = ("optimizer.pt", "optimizer.bin", "training_state.pt", "training_
 _NESTED: Final = ("optimizer", "optimizer_state_dict", "optimizer_state", "optim")
 SECOND: Final = ("exp_avg_sq", "exp_avg_sq_row", "v", "state2", "square_avg", "sum")
 _OTHER: Final = ("exp_avg", "momentum_buffer", "m", "state1")
+_SCALES: Final = {"state1": ("absmax1", "max1"), "state2": ("absmax2", "max2")}  # of bitsandbytes' 8-bit moments
 _SAVE: Final = "save it with `torch.save` as tensors, numbers and plain containers, as `Trainer` does"
 
 
@@ -27,8 +28,9 @@ class TrainedTensor:
         n: numbers that it has, as far as the moments tell; 0 where nothing is remembered.
         steps: updates done, or None where it is not counted.
         not_finite: numbers that are NaN or infinite, in all moments.
-        zero: share of the squared gradients (or of the momentum, where there are none) that is exactly 0; None where
-            nothing is remembered.
+        zero: share of the squared gradients (or of the momentum, where there are none) that is exactly 0, of quantised
+            ones by block; None where nothing is remembered.
+        coded: whether its moments are codes without a scale that is known, so that `zero` says nothing.
     """
 
     name: str
@@ -36,6 +38,7 @@ class TrainedTensor:
     steps: int | None
     not_finite: int
     zero: float | None
+    coded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +125,24 @@ def _tensor(name: str, remembered: Any) -> TrainedTensor:
     found = {k: v for k, v in remembered.items() if hasattr(v, "is_floating_point")}
     moments = [v for k, v in found.items() if k != "step" and v.is_floating_point()]
     not_finite = sum(int((~v.isfinite()).sum()) for v in moments)
-    known = [found[k] for names in (SECOND, _OTHER) for k in names if k in found and found[k].numel()]
-    if not known:
+    key = next((k for k in (*SECOND, *_OTHER) if k in found and found[k].numel()), None)
+    if key is None:
         return TrainedTensor(name, 0, _steps(remembered.get("step")), not_finite, None)
-    first = known[0]
-    # A quantised moment is a code; which code stands for 0 is the optimizer's own affair.
-    zero = float((first == 0).double().mean()) if first.is_floating_point() else 0.0
+    first, sizes = found[key], _sizes(found, key)
+    zero = 0.0 if sizes is None else float((sizes == 0).double().mean())
     shape = f" ({' x '.join(map(str, first.shape))})" if name.startswith("tensor ") else ""
-    return TrainedTensor(name + shape, first.numel(), _steps(remembered.get("step")), not_finite, zero)
+    steps = _steps(remembered.get("step"))
+    return TrainedTensor(name + shape, first.numel(), steps, not_finite, zero, coded=sizes is None)
+
+
+def _sizes(found: Mapping[str, Any], key: str) -> Any:
+    """Return a moment's numbers or, where they are codes, the scale of each block; None where no scale is known.
+
+    Which code stands for 0 is the optimizer's own affair, but a block whose scale is 0 is all zeros.
+    """
+    if found[key].is_floating_point():
+        return found[key]
+    return next((found[k] for k in _SCALES.get(key, ()) if k in found and found[k].numel()), None)
 
 
 def _steps(value: Any) -> int | None:
