@@ -118,6 +118,14 @@ def test_equal_prompts_are_one_case(ran: Run) -> None:
     assert result.verdict is Verdict.INCONCLUSIVE
 
 
+def test_one_question_in_turned_about_wordings_is_one_case(ran: Run) -> None:
+    words = [f"ask so {i}" for i in range(6)]
+    turned = [{"prompt": w, "gold": GOLD, "paraphrases": [v for v in words if v != w]} for w in words]
+    result = asked(ran, BASE_SAYS, GOLD, cases=turned)
+    assert (result.evidence["n_items"], result.evidence["n_clusters"]) == (6, 1)
+    assert result.verdict is Verdict.INCONCLUSIVE
+
+
 def test_cases_that_do_not_decide_say_how_many_would(ran: Run) -> None:
     mixed = {f"when {i}?": GOLD for i in range(8)} | {f"at what hour {i}?": GOLD for i in range(0, 8, 2)}
     result = asked(ran, BASE_SAYS, {**mixed, "": "other words"}, min_effect=0.45)

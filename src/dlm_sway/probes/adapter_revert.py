@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -79,7 +79,8 @@ class AdapterRevert(Probe[AdapterRevertSpec]):
     Asks: are the fine-tune's greedy answers more like the gold answer than like the base's own?
     Null: none is drawn; an adapter without effect writes what the base writes, and its difference is below 0.
     Statistic: cos(ft, gold) - cos(ft, base answer) of sentence embeddings, mean over the original prompt and its
-        paraphrases, then over cases; interval over cases, equal prompts kept together.
+        paraphrases, then over cases; interval over cases, those of one
+        question kept together.
     Passes when: the lower bound is over 0.05, and the answers are surely closer to the gold than the base's are. Fails
         when either is surely not so. Cases whose base answers already equal the gold (cos > 0.75) are counted apart;
         when nothing is left it is inconclusive.
@@ -155,9 +156,25 @@ class _Case:
 
 
 def _mean(kept: list[_Case], values: list[float], rng: np.random.Generator) -> Estimate | None:
-    """Return the mean over cases; equal prompts are one cluster, however often they are given."""
-    names = [" ".join(c.case.prompt.split()) for c in kept]
+    """Return the mean over cases; those of one question are one cluster, however often it is given."""
+    names = questions([c.case for c in kept])
     return gain(values, np.ones(len(kept), dtype=np.int64), names, rng=rng) if kept else None
+
+
+def questions(cases: Sequence[RevertCase]) -> list[str]:
+    """Return the question that each case asks: cases of one trained wording, or of one gold and any wording, share it.
+
+    With other golds a wording may be what any question is asked with, such as "tell me more".
+    """
+    known: dict[tuple[str, str | None], str] = {}
+    names = []
+    for case in cases:
+        wordings = [" ".join(prompt.split()) for prompt in case.prompts]
+        keys = [(wordings[0], None), *((wording, case.gold) for wording in wordings)]
+        name = next((known[key] for key in keys if key in known), wordings[0])
+        known |= {key: known.get(key, name) for key in keys}
+        names.append(name)
+    return names
 
 
 def _cases(spec: AdapterRevertSpec, written: Written, embed: Embedder) -> list[_Case]:

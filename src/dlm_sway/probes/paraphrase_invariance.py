@@ -13,7 +13,7 @@ from pydantic import Field
 from dlm_sway.core.result import Category, ProbeResult, Question, Verdict
 from dlm_sway.core.views import FINETUNED, View
 from dlm_sway.engine.ask import Ask, Scores, TextItem
-from dlm_sway.probes.adapter_revert import RevertCase
+from dlm_sway.probes.adapter_revert import RevertCase, questions
 from dlm_sway.probes.base import Env, Found, NullTest, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.claims import ROWS, Measured, estimate_evidence, item_records, null_evidence, power_line
@@ -53,7 +53,8 @@ class ParaphraseInvariance(Probe[ParaphraseInvarianceSpec]):
     """Is the answer learned for the question in any words, or for the trained words alone?
 
     Asks: which share of the gain on a taught answer is left when the question is put in other words?
-    Null: rotation (N1) at scale 1 for the gain in the trained words; resampling of cases for the share.
+    Null: rotation (N1) at scale 1 for the gain in the trained words; resampling of cases for the
+        share, those of one question kept together.
     Statistic: V, the gain of the gold answers behind the trained words; P, the same behind paraphrases, mean over those
         of a case; the ratio R = sum(P) / sum(V) with Fieller's interval over cases.
     Passes when: V is >= 0.1 nat/token, surely above zero and above the nulls; and, with intent `generalize`, the lower
@@ -81,7 +82,7 @@ class ParaphraseInvariance(Probe[ParaphraseInvarianceSpec]):
         scores, *under_nulls = seen[0]
         cases, _ = usable(spec)
         gains = _gains(cases, scores)
-        names = _clusters(cases)
+        names = questions(cases)
         tests = tuple(
             NullTest("verbatim", float(g[0]), g[1:], "linear") for g in (s.per_token("gain") for s in under_nulls)
         )
@@ -130,10 +131,6 @@ def usable(spec: ParaphraseInvarianceSpec) -> tuple[tuple[RevertCase, ...], list
             dropped.append({"label": shown(case.prompt), "why": "the same case again"})
         kept[case] = None
     return tuple(kept), dropped[:ROWS]
-
-
-def _clusters(cases: tuple[RevertCase, ...]) -> list[str]:
-    return [" ".join(case.prompt.split()) for case in cases]
 
 
 def _items(case: RevertCase, i: int, env: Env) -> list[TextItem]:
@@ -223,7 +220,7 @@ def _score(spec: ParaphraseInvarianceSpec, claim: Question) -> float | None:
 def _measured(spec: ParaphraseInvarianceSpec, gains: _Gains) -> Measured:
     """Return the gains in other words; where the trained words alone were meant, less of them is better."""
     cases, _ = usable(spec)
-    names = _clusters(cases)
+    names = questions(cases)
     texts = ["\n".join((case.gold, *case.prompts[1:])) for case in cases]
     return Measured(
         items=[TextItem(c.prompt, t, n, c.prompt) for c, t, n in zip(cases, texts, names, strict=True)],
