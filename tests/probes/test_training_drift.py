@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,19 @@ def test_a_rise_in_the_last_third_is_a_warning(tmp_path: Path) -> None:
     result = judged(jsonl(tmp_path, late))
     assert (result.verdict, result.score) == (Verdict.WARN, 0.5)
     assert "over the last third" in result.message
+
+
+def test_a_rise_is_told_in_the_unit_of_the_loss(tmp_path: Path) -> None:
+    doubled = losses(200, fall=2.5, noise=0.02)  # and by 0.58 in logarithms over the last third, 79 %
+    doubled[130:] *= np.exp(np.linspace(0, np.log(2), 70))
+    assert re.search(r"rises by (7\d|8\d)%", judged(jsonl(tmp_path, doubled)).message)
+    below = doubled - 2.0
+    assert re.search(r"rises by 0\.\d+ over", judged(jsonl(tmp_path, below)).message)
+
+
+def test_a_held_out_loss_that_stays_is_not_said_to_follow(tmp_path: Path) -> None:
+    result = judged(jsonl(tmp_path, losses(), evals=[2.0, 2.0, 2.0]))
+    assert "hardly fell" in result.evidence["claims"]["held_out"]["message"]
 
 
 def test_spikes_are_a_warning_where_there_are_many_and_named_where_there_are_few(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ class TrainingDriftSpec(ProbeSpec):
 
     Attributes:
         log: a `trainer_state.json`, JSONL with `step` and `loss`, or a directory that holds one.
-        min_change: the smallest relative change of the training loss that counts.
+        min_change: the smallest relative change of the training loss that counts, a difference of logarithms; where a
+            loss is not positive, as with some objectives, the smallest absolute one.
         margin: the smallest rise of the held-out loss that counts, nat.
     """
 
@@ -140,7 +141,8 @@ def _direction(curve: LossCurve, minimum: float) -> tuple[Verdict, str]:
             f"it gave back more than half of its fall to {curve.lowest:.3g}; keep an earlier checkpoint",
         )
     if curve.late_rise > max(SURE * curve.late_rise_se, minimum):
-        return Verdict.WARN, f"it rises by {curve.late_rise:.0%} over the last third; keep an earlier checkpoint"
+        rise = f"{math.expm1(curve.late_rise):.0%}" if curve.logs else f"{curve.late_rise:.2g}"
+        return Verdict.WARN, f"it rises by {rise} over the last third; keep an earlier checkpoint"
     if fell:
         return Verdict.PASS, "it fell and stayed down"
     return Verdict.INCONCLUSIVE, (
@@ -169,7 +171,8 @@ def _held_out(losses: Sequence[float], curve: LossCurve | None, margin: float) -
         return Question(verdict=Verdict.INCONCLUSIVE, message=message)
     rise, worse = losses[-1] - min(losses), losses[-1] - losses[0]
     learning = curve is not None and curve.fall > 0
-    verdict, why = Verdict.PASS, "it follows the training loss"
+    fell = losses[0] - losses[-1] > margin
+    verdict, why = Verdict.PASS, "it fell and stayed down" if fell else "it did not turn up, and hardly fell"
     if worse > margin and learning:
         verdict, why = Verdict.FAIL, f"it ends {worse:.2f} over its first value while the training loss falls"
     elif rise > margin:
