@@ -144,6 +144,18 @@ def test_duplicates_count_once_and_more_than_enough_are_drawn() -> None:
     assert {i.completion for i in first} < set(plain(50, seed=1))
 
 
+def test_white_space_makes_no_document_and_another_question_does() -> None:
+    spaced = {"items": ["an old mill" + " " * i for i in range(40)], "held_out": plain(30, seed=2)}
+    probe, spec = build_probe({**KIND, **spaced})
+    assert [len(ask.items) for ask in probe.plan(spec, Env(), ())] == [1, 30]
+    sides = {
+        name: [{"completion": "Yes.", "messages": [{"role": "user", "content": f"{name} {i}?"}]} for i in range(40)]
+        for name in ("items", "held_out")
+    }
+    probe, spec = build_probe({**KIND, **sides})
+    assert [len(ask.items) for ask in probe.plan(spec, Env(), ())] == [40, 40]
+
+
 def test_held_out_text_that_was_trained_on_is_refused() -> None:
     with pytest.raises(BadInputError, match="1 held-out items are also in the training data"):
         build_probe({**KIND, "items": ["a b"], "held_out": ["a b", "c"]})

@@ -82,10 +82,11 @@ def reading_order(items: Sequence[T], strata: Sequence[str], *, rng: np.random.G
 def clusters(items: Sequence[TextItem]) -> list[str]:
     """Return the cluster of each item; a text that is given again is in that of its first, since it adds nothing."""
     first: dict[str, str] = {}
-    return [first.setdefault(_words(item), item.cluster) for item in items]
+    return [first.setdefault(words_of(item), item.cluster) for item in items]
 
 
-def _words(item: TextItem) -> str:
+def words_of(item: TextItem) -> str:
+    """Return all that an item says: two of the same words are one text, and a reply to another question is another."""
     return " ".join(f"{item.prompt}\n{item.completion}\n{item.messages or ''}".split())
 
 
@@ -105,8 +106,9 @@ def require_unseen(items: Sequence[TextItem], held_out: Sequence[TextItem]) -> N
     Raises:
         BadInputError: some are; one of them is shown.
     """
-    shared = {(i.prompt, i.completion) for i in items} & {(i.prompt, i.completion) for i in held_out}
-    if shared:
+    # The same reply to another turn is another item.
+    trained, unseen = ({(i.prompt, i.completion, repr(i.messages)) for i in some} for some in (items, held_out))
+    if shared := trained & unseen:
         raise BadInputError(
             f"{len(shared)} held-out items are also in the training data, such as {min(shared)[1][:60]!r}",
             remedy="hold out items that the fine-tune has not seen",

@@ -16,7 +16,7 @@ from dlm_sway.engine.ask import Ask, Scores, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.form import features
-from dlm_sway.probes.inputs import Items, require_unseen, shown
+from dlm_sway.probes.inputs import Items, require_unseen, shown, words_of
 from dlm_sway.stats.auc import Auc, FormTest, auc, differ_in_any
 
 FEWEST: Final = 30  # documents on each side: with fewer even an area of 0.5 is not told from 0.65 (simulated)
@@ -45,7 +45,8 @@ class MembershipSpec(ProbeSpec):
         intent: `inform` never judges; `generalize` passes when documents cannot be told apart, `memorize` when they
             can.
         limit: the area under the ROC curve up to which documents count as not told apart.
-        max_documents: of each kind; of more, some are drawn.
+        max_documents: texts of each kind that are read; of more, some are drawn. Those of one `cluster` are one
+            document.
         max_tokens: of a document, its first ones.
     """
 
@@ -122,7 +123,7 @@ def _confidence(alpha: float) -> float:
 
 
 def _drawn(spec: MembershipSpec, env: Env, name: Literal["items", "held_out"]) -> tuple[TextItem, ...]:
-    unique = list({(i.prompt, i.completion): i for i in getattr(spec, name)}.values())
+    unique = list({words_of(i): i for i in getattr(spec, name)}.values())
     if len(unique) <= spec.max_documents:
         return tuple(unique)
     chosen = env.rng(spec.name, name).permutation(len(unique))[: spec.max_documents]
