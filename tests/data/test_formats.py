@@ -126,6 +126,35 @@ def test_markdown_is_parted_by_headings_outside_code() -> None:
     assert summary == "read 5, used 3, skipped 2 (1 front matter, 1 headings without text)"
 
 
+@pytest.mark.parametrize(
+    ("text", "sections"),
+    [
+        ("---\n\n# One\n\nfirst\n\n# Two\n\nsecond\n", ["first", "second"]),
+        ("---\n\nfirst\n\n---\n\nsecond\n", ["first\n\n---\n\nsecond"]),
+        ("---\ntitle: x\n---\nfirst\n", ["first"]),
+        ("---\n---\nfirst\n", ["first"]),
+    ],
+)
+def test_a_rule_on_the_first_line_hides_no_text(tmp_path: Path, text: str, sections: list[str]) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(text, encoding="utf-8")
+    assert [s.completion for s in read_sections(path)] == sections
+
+
+def test_front_matter_that_is_never_closed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text("---\ntitle: x\n\n# One\n\nfirst\n", encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"a\.md:1: front matter is never closed"):
+        read_items(path)
+
+
+def test_a_document_without_text_holds_nothing_to_score(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text("---\ntitle: x\n---\n# One\n", encoding="utf-8")
+    with pytest.raises(BadInputError, match="no text"):
+        read_items(path)
+
+
 def test_paragraphs_of_a_section_are_scored_and_code_stays_whole() -> None:
     items = read_items(_FILES / "headings.md")
     assert [(i.line, i.completion.split("\n")[0]) for i in items] == [
