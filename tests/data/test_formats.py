@@ -97,6 +97,18 @@ def test_tool_calls_have_a_name_and_arguments_whatever_wrote_them() -> None:
     assert summary == "read 2, used 2"
 
 
+@pytest.mark.parametrize("mask", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+def test_a_turn_that_was_left_out_of_the_loss_is_no_reply(tmp_path: Path, mask: dict[str, Any]) -> None:
+    said = [("user", "one"), ("assistant", "unlearned"), ("user", "two"), ("assistant", "learned")]
+    turns = [{"role": role, "content": text, **(mask if text == "unlearned" else {})} for role, text in said]
+    (section,), _ = _rows(tmp_path, {"messages": turns})
+    assert [item.completion for item in items_of(section)] == [section.completion] == ["learned"]
+    assert "unlearned" in section.prompt
+    assert len(section.messages) == 4
+    _, tally = _rows(tmp_path, {"text": "a"}, {"messages": [turns[0], turns[1]]})
+    assert tally.skipped == {"without assistant turn": 1}
+
+
 def test_sharegpt_is_read_out_of_an_object_over_many_lines() -> None:
     sections, _ = _read("sharegpt.json")
     assert [(s.kind, s.completion) for s in sections[:2]] == [

@@ -114,7 +114,7 @@ def _chat(messages: tuple[Message, ...], row: Row, where: str) -> dict[str, Any]
     tools = tool_list(row.get("tools"), "tools", where)
     at = replies(messages)
     if not at:
-        raise UnusableError("without assistant turn", "no assistant turn, so nothing was learned")
+        raise UnusableError("without assistant turn", "no assistant turn that was trained on, so nothing was learned")
     calls = any(m.get("tool_calls") for m in messages)
     return {
         "kind": "tool" if tools or calls else "chat",
