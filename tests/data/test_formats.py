@@ -256,6 +256,13 @@ def test_a_store_that_points_nowhere_or_out_of_itself_is_refused(
         adapter_of(header, _FILES / "document.dlm")
 
 
+def test_what_was_to_be_unlearned_is_not_read_as_learned(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "completion": text, "label": text == "wanted"} for text in ("wanted", "unwanted")]
+    sections, tally = _rows(tmp_path, *rows)
+    assert _pairs(sections) == [("instruction", "q", "wanted")]
+    assert tally.skipped == {"unwanted replies": 1}
+
+
 def test_nulls_of_a_table_count_as_absent(tmp_path: Path) -> None:
     sections, _ = _rows(tmp_path, {"text": None, "messages": None, "prompt": "q", "completion": "a", "chosen": None})
     assert _pairs(sections) == [("instruction", "q", "a")]
@@ -331,6 +338,8 @@ def read_items_of(tmp_path: Path, row: dict[str, Any]) -> None:
     ("row", "reason"),
     [
         ({"text": ""}, "empty"),
+        ({"prompt": "p", "completion": "a", "label": False}, "unwanted replies"),
+        ({"prompt": [{"role": "user", "content": "p"}], "completion": [], "label": False}, "unwanted replies"),
         ({"messages": []}, "empty"),
         ({"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "a"}]}, "empty"),
         ({"messages": [{"role": "user", "content": "a"}]}, "without assistant turn"),

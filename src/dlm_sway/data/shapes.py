@@ -83,12 +83,17 @@ def _text(row: Row, where: str) -> dict[str, Any]:
 
 
 def _pair(row: Row, where: str) -> dict[str, Any]:
+    if row.get("label") is False:  # KTO's mark of what the model was to unlearn
+        raise UnusableError("unwanted replies", "`label` is false: training made this completion less likely", _PAIR_IT)
     if isinstance(row["prompt"], list) and isinstance(row["completion"], list):
         said = (*turns(row["prompt"], "prompt", where), *turns(row["completion"], "completion", where))
         return _chat(said, row, where)
     prompt, completion = string(row["prompt"], "prompt", where), filled(row["completion"], "completion", where)
     # A row without a prompt is a text that is scored from its beginning.
     return {"kind": "instruction" if prompt.strip() else "prose", "prompt": prompt, "completion": completion}
+
+
+_PAIR_IT: Final = "give it as `rejected` beside a `chosen` reply to have it compared"
 
 
 def _instruction(row: Row, where: str) -> dict[str, Any]:
