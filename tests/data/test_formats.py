@@ -109,6 +109,25 @@ def test_a_turn_that_was_left_out_of_the_loss_is_no_reply(tmp_path: Path, mask: 
     assert tally.skipped == {"without assistant turn": 1}
 
 
+def test_a_system_prompt_and_history_beside_a_record_are_part_of_it(tmp_path: Path) -> None:
+    alpaca = {"instruction": "two", "input": "", "output": "b", "system": "S", "history": [["one", "a"]]}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [alpaca, {"messages": turns, "system": "S"}, {"prompt": "q", "chosen": "a", "rejected": "b", "system": "S"}]
+    sections, _ = _rows(tmp_path, *rows, alpaca | {"system": "", "history": []})
+    assert _pairs(sections) == [
+        ("chat", "S\n\none", "a"), ("chat", "S\n\nq", "a"), ("preference", "S\n\nq", "a"), ("instruction", "two", "b"),
+    ]  # fmt: skip
+    assert [item.completion for item in items_of(sections[0])] == ["a", "b"]
+
+
+def test_functions_are_the_tools_of_older_data(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    (section,), _ = _rows(
+        tmp_path, {"messages": [{"role": "user", "content": "q"}, call], "functions": [{"name": "f"}]}
+    )
+    assert (section.kind, section.tools) == ("tool", ({"name": "f"},))
+
+
 def test_sharegpt_is_read_out_of_an_object_over_many_lines() -> None:
     sections, _ = _read("sharegpt.json")
     assert [(s.kind, s.completion) for s in sections[:2]] == [
@@ -320,6 +339,7 @@ def test_a_data_set_that_is_not_in_the_cache_is_named_without_a_network(monkeypa
         ({"prompt": "p", "chosen": "a"}, "`rejected` is missing"),
         ({"prompt": "p", "chosen": "a", "rejected": ["b"]}, "`chosen` is a string and `rejected` an array"),
         ({"instruction": "a", "input": 3, "output": "b"}, "`input` is a number, not a string"),
+        ({"instruction": "a", "output": "b", "history": [["c"]]}, r"`history\[0\]` holds 1 texts; give pairs"),
     ],
 )
 def test_a_malformed_record_is_named_with_its_line(tmp_path: Path, row: dict[str, Any], what: str) -> None:
