@@ -297,6 +297,36 @@ def test_parquet_gives_what_jsonl_gives(tmp_path: Path) -> None:
     assert summary == "read 3, used 2, skipped 1 (1 without assistant turn)"
 
 
+def test_tools_out_of_a_table_have_no_parameters_of_other_tools(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    tools = [
+        {"name": name, "parameters": {"properties": {name: {"type": "string"}}, "required": [name]}}
+        for name in ("city", "code")
+    ]
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [
+        {"name": "f", "arguments": {"city": "x"}}, {"name": "g", "arguments": {"code": "y"}},
+    ]}]  # fmt: skip
+    parquet.write_table(pa.Table.from_pylist([{"messages": turns, "tools": tools}]), tmp_path / "rows.parquet")
+    (section,) = read_sections(tmp_path / "rows.parquet")
+    assert list(section.tools) == tools
+    assert [call["arguments"] for call in section.messages[1]["tool_calls"]] == [{"city": "x"}, {"code": "y"}]
+
+
+def test_an_argument_that_is_null_was_given_as_null(tmp_path: Path) -> None:
+    call = {"name": "f", "arguments": '{"until": null}'}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    (section,), _ = _rows(tmp_path, {"messages": turns})
+    assert section.messages[1]["tool_calls"][0]["arguments"] == {"until": None}
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(BadInputError, match="two columns `text`; keep one of them"):
+        read_items(tmp_path / "rows.parquet")
+
+
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")

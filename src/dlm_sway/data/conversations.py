@@ -144,7 +144,6 @@ def _call(raw: Any, key: str, where: str) -> dict[str, Any]:
     if "name" not in call:
         raise BadInputError(f"a call in `{key}` has no `name`", where=where, remedy="a call holds name and arguments")
     arguments = json_or_value(call.get("arguments") or {}, f"{key}.arguments", where)
-    return {
-        "name": filled(call["name"], f"{key}.name", where),
-        "arguments": dict(mapping(arguments, f"{key}.arguments", where)),
-    }
+    mapping(arguments, f"{key}.arguments", where)
+    # As they are: an argument that is null was given as null.
+    return {"name": filled(call["name"], f"{key}.name", where), "arguments": dict(arguments)}
