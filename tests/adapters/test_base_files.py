@@ -122,6 +122,32 @@ def test_layers_that_the_model_does_not_build_cannot_be_targets(kit: Any) -> Non
     assert "model.layers.2.mlp.up_proj" not in base.adaptable
 
 
+@pytest.mark.parametrize("leaf", ["qweight", "weight_packed", "W_q"])
+def test_a_module_is_known_however_its_weight_is_packed(kit: Any, leaf: str) -> None:
+    packed = {
+        name.removesuffix("weight") + leaf if "proj" in name else name: value for name, value in kit.weights().items()
+    }
+    base = open_base(kit.base(packed, quantization_config={"quant_method": "any"}))
+    assert base.modules == open_base(kit.base(name="plain")).modules
+
+
+def test_weights_of_8_bits_have_a_shape_and_no_norm_without_their_scale(kit: Any) -> None:
+    name = "model.layers.0.mlp.up_proj"
+    folder = kit.base(quantization_config={"quant_method": "fp8"})
+    file = folder / "model.safetensors"
+    kept = {key: value for key, value in kit.weights().items() if key != f"{name}.weight"}
+    save_file({**kept, f"{name}.weight": np.full((32, 16), 0x7E, np.uint8)}, file)
+    raw = file.read_bytes().replace(b'"U8"', b'"F8_E4M3"')
+    length = int.from_bytes(raw[:8], "little") + len(b"F8_E4M3") - len(b"U8")
+    file.write_bytes(length.to_bytes(8, "little") + raw[8:])
+    base = open_base(folder)
+    assert base.shape(f"{name}.weight") == (32, 16)
+    assert base.norm(name) is None
+    assert base.spectral(name) is None
+    assert not base.holds(f"{name}.weight", shape=(32, 16))
+    assert base.norm("model.layers.1.mlp.up_proj") is not None
+
+
 def test_packed_weights_have_modules_but_neither_shape_nor_norm(kit: Any) -> None:
     packed = kit.weights() | {"model.layers.0.mlp.up_proj.weight": np.ones((256, 1), np.uint8)}
     packed["model.layers.1.mlp.up_proj.qweight"] = np.ones((4, 16), np.int32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -104,3 +104,22 @@ def test_what_to_do_follows_from_what_went_wrong(
     with pytest.raises(CannotRunError) as raised:
         ask(server)
     assert raised.value.remedy == remedy
+
+
+ERROR: Final = b'{"error": "Unexpected endpoint or method. (GET /props)"}'
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"), [(ERROR, "application/json"), (b"<!doctype html><html></html>", "text/html; charset=utf-8")]
+)
+def test_a_server_that_says_ok_to_any_path_is_not_taken_for_another(server: FakeServer, said: bytes, kind: str) -> None:
+    server.always = lambda _, handler: handler.say(said, content_type=kind) is None
+    client = HttpClient(server.url, attempts=1, timeout_s=5.0)
+    assert client.offers("/v1/completions", {"prompt": "a"}) is None
+    client.close()
+
+
+def test_an_error_that_comes_with_ok_is_shown(server: FakeServer) -> None:
+    server.always = lambda _, handler: handler.say(b'{"error": {"message": "no such model"}}') is None
+    with pytest.raises(CannotRunError, match="the server answers with an error: no such model"):
+        ask(server)

@@ -163,6 +163,7 @@ def test_whatever_a_server_says_of_itself_it_opens_or_is_one_clear_error(answers
     [
         ("next", chosen(logprobs={"content": [{"token": "a", "logprob": -0.1}]}), "the answer holds no log-probs"),
         ("next", chosen(logprobs={"content": [ENTRY | {"top_logprobs": [3]}]}), "a log-prob is None, which is none"),
+        ("echo", chosen(logprobs={k: [*v, v[-1]] for k, v in LISTS.items()}), "of 6 tokens where 5 .* such as a bos"),
         ("echo", chosen(logprobs={"content": [None] * 5}), "the log-probs have a form that is not known"),
         ("echo", chosen(logprobs=LISTS | {"top_logprobs": [3] * 5}), "the log-probs have a form that is not known"),
         ("llama.cpp", NATIVE | {"completion_probabilities": {}}, "the answer holds no log-probs"),

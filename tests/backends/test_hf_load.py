@@ -192,6 +192,16 @@ def test_an_adapter_of_another_width_does_not_fit(adapter: Path, tmp_path: Path)
     refused(wider, adapter, AdapterError, r"the adapter does not fit the base: .*; run: sway inspect")
 
 
+def test_memory_that_ran_out_is_no_fault_of_the_adapter(
+    base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PeftModel, "from_pretrained", full)
+    refused(base, adapter, CannotRunError, "base and adapter do not fit into the memory of cpu; use --dtype bf16")
+
+
 def test_an_adapter_for_modules_that_the_base_lacks_does_not_fit(adapter: Path) -> None:
     refused(base_of("gpt2"), adapter, AdapterError, "the adapter does not fit the base: .*[Tt]arget modules")
 

@@ -97,6 +97,37 @@ def test_tool_calls_have_a_name_and_arguments_whatever_wrote_them() -> None:
     assert summary == "read 2, used 2"
 
 
+@pytest.mark.parametrize("mask", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+def test_a_turn_that_was_left_out_of_the_loss_is_no_reply(tmp_path: Path, mask: dict[str, Any]) -> None:
+    said = [("user", "one"), ("assistant", "unlearned"), ("user", "two"), ("assistant", "learned")]
+    turns = [{"role": role, "content": text, **(mask if text == "unlearned" else {})} for role, text in said]
+    (section,), _ = _rows(tmp_path, {"messages": turns})
+    assert [item.completion for item in items_of(section)] == [section.completion] == ["learned"]
+    assert "unlearned" in section.prompt
+    assert len(section.messages) == 4
+    _, tally = _rows(tmp_path, {"text": "a"}, {"messages": [turns[0], turns[1]]})
+    assert tally.skipped == {"without assistant turn": 1}
+
+
+def test_a_system_prompt_and_history_beside_a_record_are_part_of_it(tmp_path: Path) -> None:
+    alpaca = {"instruction": "two", "input": "", "output": "b", "system": "S", "history": [["one", "a"]]}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [alpaca, {"messages": turns, "system": "S"}, {"prompt": "q", "chosen": "a", "rejected": "b", "system": "S"}]
+    sections, _ = _rows(tmp_path, *rows, alpaca | {"system": "", "history": []})
+    assert _pairs(sections) == [
+        ("chat", "S\n\none", "a"), ("chat", "S\n\nq", "a"), ("preference", "S\n\nq", "a"), ("instruction", "two", "b"),
+    ]  # fmt: skip
+    assert [item.completion for item in items_of(sections[0])] == ["a", "b"]
+
+
+def test_functions_are_the_tools_of_older_data(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    (section,), _ = _rows(
+        tmp_path, {"messages": [{"role": "user", "content": "q"}, call], "functions": [{"name": "f"}]}
+    )
+    assert (section.kind, section.tools) == ("tool", ({"name": "f"},))
+
+
 def test_sharegpt_is_read_out_of_an_object_over_many_lines() -> None:
     sections, _ = _read("sharegpt.json")
     assert [(s.kind, s.completion) for s in sections[:2]] == [
@@ -124,6 +155,35 @@ def test_markdown_is_parted_by_headings_outside_code() -> None:
     assert [(s.title, s.line) for s in sections] == [("", 4), ("Its teeth", 10), ("Its keeper", 21)]
     assert "# no heading in here\n\n::instruction::" in sections[1].completion
     assert summary == "read 5, used 3, skipped 2 (1 front matter, 1 headings without text)"
+
+
+@pytest.mark.parametrize(
+    ("text", "sections"),
+    [
+        ("---\n\n# One\n\nfirst\n\n# Two\n\nsecond\n", ["first", "second"]),
+        ("---\n\nfirst\n\n---\n\nsecond\n", ["first\n\n---\n\nsecond"]),
+        ("---\ntitle: x\n---\nfirst\n", ["first"]),
+        ("---\n---\nfirst\n", ["first"]),
+    ],
+)
+def test_a_rule_on_the_first_line_hides_no_text(tmp_path: Path, text: str, sections: list[str]) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(text, encoding="utf-8")
+    assert [s.completion for s in read_sections(path)] == sections
+
+
+def test_front_matter_that_is_never_closed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text("---\ntitle: x\n\n# One\n\nfirst\n", encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"a\.md:1: front matter is never closed"):
+        read_items(path)
+
+
+def test_a_document_without_text_holds_nothing_to_score(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text("---\ntitle: x\n---\n# One\n", encoding="utf-8")
+    with pytest.raises(BadInputError, match="no text"):
+        read_items(path)
 
 
 def test_paragraphs_of_a_section_are_scored_and_code_stays_whole() -> None:
@@ -215,6 +275,13 @@ def test_a_store_that_points_nowhere_or_out_of_itself_is_refused(
         adapter_of(header, _FILES / "document.dlm")
 
 
+def test_what_was_to_be_unlearned_is_not_read_as_learned(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "completion": text, "label": text == "wanted"} for text in ("wanted", "unwanted")]
+    sections, tally = _rows(tmp_path, *rows)
+    assert _pairs(sections) == [("instruction", "q", "wanted")]
+    assert tally.skipped == {"unwanted replies": 1}
+
+
 def test_nulls_of_a_table_count_as_absent(tmp_path: Path) -> None:
     sections, _ = _rows(tmp_path, {"text": None, "messages": None, "prompt": "q", "completion": "a", "chosen": None})
     assert _pairs(sections) == [("instruction", "q", "a")]
@@ -228,6 +295,36 @@ def test_parquet_gives_what_jsonl_gives(tmp_path: Path) -> None:
     assert _pairs(sections) == _pairs(_read("messages.jsonl")[0][:2])
     assert [s.where for s in sections] == [f"{tmp_path}/x.parquet:1", f"{tmp_path}/x.parquet:2"]
     assert summary == "read 3, used 2, skipped 1 (1 without assistant turn)"
+
+
+def test_tools_out_of_a_table_have_no_parameters_of_other_tools(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    tools = [
+        {"name": name, "parameters": {"properties": {name: {"type": "string"}}, "required": [name]}}
+        for name in ("city", "code")
+    ]
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [
+        {"name": "f", "arguments": {"city": "x"}}, {"name": "g", "arguments": {"code": "y"}},
+    ]}]  # fmt: skip
+    parquet.write_table(pa.Table.from_pylist([{"messages": turns, "tools": tools}]), tmp_path / "rows.parquet")
+    (section,) = read_sections(tmp_path / "rows.parquet")
+    assert list(section.tools) == tools
+    assert [call["arguments"] for call in section.messages[1]["tool_calls"]] == [{"city": "x"}, {"code": "y"}]
+
+
+def test_an_argument_that_is_null_was_given_as_null(tmp_path: Path) -> None:
+    call = {"name": "f", "arguments": '{"until": null}'}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    (section,), _ = _rows(tmp_path, {"messages": turns})
+    assert section.messages[1]["tool_calls"][0]["arguments"] == {"until": None}
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(BadInputError, match="two columns `text`; keep one of them"):
+        read_items(tmp_path / "rows.parquet")
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
@@ -272,6 +369,7 @@ def test_a_data_set_that_is_not_in_the_cache_is_named_without_a_network(monkeypa
         ({"prompt": "p", "chosen": "a"}, "`rejected` is missing"),
         ({"prompt": "p", "chosen": "a", "rejected": ["b"]}, "`chosen` is a string and `rejected` an array"),
         ({"instruction": "a", "input": 3, "output": "b"}, "`input` is a number, not a string"),
+        ({"instruction": "a", "output": "b", "history": [["c"]]}, r"`history\[0\]` holds 1 texts; give pairs"),
     ],
 )
 def test_a_malformed_record_is_named_with_its_line(tmp_path: Path, row: dict[str, Any], what: str) -> None:
@@ -290,6 +388,8 @@ def read_items_of(tmp_path: Path, row: dict[str, Any]) -> None:
     ("row", "reason"),
     [
         ({"text": ""}, "empty"),
+        ({"prompt": "p", "completion": "a", "label": False}, "unwanted replies"),
+        ({"prompt": [{"role": "user", "content": "p"}], "completion": [], "label": False}, "unwanted replies"),
         ({"messages": []}, "empty"),
         ({"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "a"}]}, "empty"),
         ({"messages": [{"role": "user", "content": "a"}]}, "without assistant turn"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -119,6 +120,31 @@ def test_text_that_is_not_utf8_is_named_with_line_and_offset(tmp_path: Path) -> 
 
 def test_the_offset_counts_the_byte_order_mark(tmp_path: Path) -> None:
     assert "offset 4 of" in _fault(tmp_path, b"\xef\xbb\xbfa\xff", "data.txt").what
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (gzip.compress(b'{"text": "a"}'), r"compressed \(gzip\), and no text; unpack it: `gunzip -k a.jsonl.gz`"),
+        (b"\x28\xb5\x2f\xfd\x04\x00", r"compressed \(zstandard\)"),
+        (b"\xfd7zXZ\0\0", r"compressed \(xz\)"),
+        (b"PK\x03\x04\x14\0", "zip archive"),
+        (b"PAR1\x15\x04", "is Parquet, and no text; give it the ending .parquet"),
+    ],
+)
+def test_what_is_packed_is_named_with_the_way_to_unpack_it(tmp_path: Path, raw: bytes, message: str) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(raw)
+    with pytest.raises(BadInputError, match=message):
+        read_items(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "A.TSV"])
+def test_the_lines_of_a_table_are_no_texts(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text('prompt,completion\nq,"a, b"\n')
+    with pytest.raises(BadInputError, match="is a table"):
+        read_items(path)
 
 
 def test_utf16_is_recognised(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ _EXACT_ELEMENTS: Final = 1 << 22
 _MOST_ELEMENTS: Final = 1 << 26
 _SAMPLE_BLOCKS: Final = 64
 _SAMPLE_BLOCK_ELEMENTS: Final = 1 << 14
+_WEIGHTS: Final = (".weight", ".qweight", ".weight_packed", ".W_q")
+"""Ends of the names of a module's weight: as it is, and packed by GPTQ and AWQ, compressed-tensors, and HQQ."""
 _LAYER: Final = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _CONV1D_TYPES: Final = frozenset({"gpt2", "openai-gpt", "imagegpt"})
 _INPUT_EMBEDDINGS: Final = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
@@ -57,7 +59,7 @@ class BaseFiles:
     @cached_property
     def modules(self) -> frozenset[str]:
         """Every module with a weight, quantised ones and a tied output head included."""
-        found = {name.rpartition(".")[0] for name in self.parameters if name.endswith((".weight", ".qweight"))}
+        found = {name.rpartition(".")[0] for name in self.parameters if name.endswith(_WEIGHTS)}
         return frozenset(found | ({"lm_head"} if self.tied else set()))
 
     @cached_property
@@ -109,7 +111,7 @@ class BaseFiles:
     def holds(self, parameter: str, *, shape: tuple[int, ...]) -> bool:
         """Return whether the files hold a parameter, in this shape and in a format that can be read."""
         found = self._find(parameter)
-        return found is not None and self.shape(parameter) == shape and is_readable(found[1].dtype)
+        return found is not None and self.shape(parameter) == shape and self._has_values(found[1])
 
     def dtype(self, parameter: str) -> str:
         """Return the number format of a parameter, or an empty string when it is absent."""
@@ -138,13 +140,13 @@ class BaseFiles:
         return found[0].blocks(found[1].name)
 
     def norm(self, module: str) -> float | None:
-        """Return the Frobenius norm of the module's weight, or None when it is absent or packed.
+        """Return the Frobenius norm of the module's weight, or None when it is absent, packed or scaled.
 
         Exact up to 4 Mi elements; beyond, from 64 evenly spaced blocks of 16 Ki, so that a 7B base takes seconds.
         It only serves the ratio ||delta W|| / ||W||, of which the order of magnitude matters.
         """
         found = self._find(f"{module}.weight")
-        if found is None or self._is_packed(found[1]) or not is_readable(found[1].dtype):
+        if found is None or not self._has_values(found[1]):
             return None
         file, info = found
         if info.n_elements <= _EXACT_ELEMENTS:
@@ -159,7 +161,7 @@ class BaseFiles:
         Reads the whole of it, unlike `norm`.
         """
         found = self._find(f"{module}.weight")
-        if found is None or self._is_packed(found[1]) or not is_readable(found[1].dtype):
+        if found is None or not self._has_values(found[1]):
             return None
         file, info = found
         if info.n_elements > _MOST_ELEMENTS:
@@ -180,6 +182,11 @@ class BaseFiles:
 
     def _is_packed(self, info: TensorInfo) -> bool:
         return self.is_quantised and info.dtype in {"U8", "I8", "I32"}
+
+    def _has_values(self, info: TensorInfo) -> bool:
+        """Return whether the file holds the weight itself: FP8 is that only times a scale beside it."""
+        is_scaled = self.is_quantised and info.dtype.startswith("F8")
+        return not self._is_packed(info) and not is_scaled and is_readable(info.dtype)
 
     def _is_adaptable(self, module: str) -> bool:
         found = self._find(f"{module}.weight")

@@ -164,6 +164,9 @@ class Echo(Wire):
         found = entries_of(self._post("/v1/completions", body, tokens=len(prompt) + 1), where)
         if len(found) < len(prompt) + 1:
             raise broken(f"log-probs of {len(found)} tokens where {len(prompt) + 1} were asked for: cut short", where)
+        if len(found) > len(prompt) + 1:  # and so the number at each place is another token's
+            what = f"log-probs of {len(found)} tokens where {len(prompt) + 1} were asked for"
+            raise broken(f"{what}: the server adds tokens, such as a bos, to those that it is sent", where)
         wanted = found[row.first + 1 : len(ids) + 1]
         return [named_top(entry, where, known=t >= 0) for entry, t in zip(wanted, targets, strict=True)]
 

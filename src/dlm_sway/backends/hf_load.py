@@ -83,7 +83,7 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
     Raises:
         BadInputError: the base cannot be found or read.
         AdapterError: the adapter cannot be read, or does not fit the base.
-        CannotRunError: the base does not fit into memory, or bitsandbytes cannot run here.
+        CannotRunError: base or adapter do not fit into memory, or bitsandbytes cannot run here.
         MissingExtraError: bitsandbytes, or a package that the base's config asks for, is not installed.
     """
     from transformers.utils import logging as hf_logging
@@ -220,6 +220,9 @@ def _attach(base: Any, adapter: Path, device: torch.device) -> Any:
     try:
         with quiet_peft():
             model = PeftModel.from_pretrained(base, str(adapter), is_trainable=False, torch_device=str(device))
+    except torch.cuda.OutOfMemoryError as e:  # a RuntimeError too, but no fault of the adapter
+        what = f"base and adapter do not fit into the memory of {device}"
+        raise CannotRunError(what, where=adapter, remedy="use --dtype bf16, or another device") from e
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise AdapterError(
             f"the adapter does not fit the base: {first_line(e)}", where=adapter, remedy=f"run: sway inspect {adapter}"

@@ -134,7 +134,7 @@ class HttpClient:
         self._client.close()
 
     def get(self, path: str) -> Any:
-        """Return the JSON at `path`, or None where the server has nothing there.
+        """Return the JSON at `path`, or None where the server has nothing there: an error or a web page, too.
 
         Raises:
             CannotRunError: the server cannot be reached, or fails on every attempt.
@@ -193,11 +193,23 @@ class HttpClient:
             raise _AgainError(f"the server answers {answer.status}", _retry_after(answer.headers))
         if answer.status != httpx.codes.OK:
             self._refused(answer, path)
+        return self._read(answer, path, may_be_absent=bool(absent))
+
+    def _read(self, answer: _Answer, path: str, *, may_be_absent: bool) -> Any:
+        if may_be_absent and answer.headers.get("content-type", "").startswith("text/html"):
+            return None  # the page of a web interface, which answers to any path
+        found, is_json = None, True
         try:
-            return json.loads(answer.content)
+            found = json.loads(answer.content)
         except (ValueError, RecursionError):
-            what = "the answer is no JSON, or was cut"
-        raise _AgainError(what)
+            is_json = False
+        if not is_json:
+            raise _AgainError("the answer is no JSON, or was cut")
+        if not _is_error(found):
+            return found
+        if may_be_absent:
+            return None  # LM Studio says 200 to a path that it does not have
+        raise CannotRunError(f"the server answers with an error{self._said(answer.content)}", where=f"{self.url}{path}")
 
     def _answer(self, method: str, url: str, body: dict[str, Any] | None) -> _Answer:
         ends = time.monotonic() + self._timeout_s
@@ -233,6 +245,11 @@ class HttpClient:
 
     def _clean(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def _is_error(found: Any) -> bool:
+    """Return whether an answer is an error in spite of its status, as LM Studio and OpenRouter send it."""
+    return isinstance(found, dict) and bool(found.get("error")) and not found.keys() & {"choices", "content"}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

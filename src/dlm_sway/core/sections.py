@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, TypeAlias
 SectionKind: TypeAlias = Literal["prose", "instruction", "preference", "tool", "chat"]
 KINDS: Final[tuple[SectionKind, ...]] = ("prose", "instruction", "preference", "tool", "chat")
 Message: TypeAlias = Mapping[str, Any]
-"""One turn: `role`, `content` (a string), and `tool_calls` (each `{name, arguments}`) or `name` where it has them."""
+"""One turn: `role`, `content` (a string), and where it has them `tool_calls` (each `{name, arguments}`), `name`, or a
+`weight` of 0 where it was not trained on."""
 
 _ID_DIGITS: Final = 16
 

@@ -35,7 +35,8 @@ def turns(value: Any, key: str, where: str) -> tuple[Message, ...]:
     """Return a conversation with the roles system, user, assistant and tool.
 
     A turn is `{role, content}` or ShareGPT's `{from, value}`. Content is a string or parts of type text. Calls are
-    `tool_calls`, `function_call`, or a ShareGPT turn from `function_call`.
+    `tool_calls`, `function_call`, or a ShareGPT turn from `function_call`. A turn with `weight: 0` (OpenAI) or
+    `train: false` (Axolotl) was left out of the loss, and keeps the weight.
 
     Raises:
         BadInputError: no array of turns, an unknown role, a value of the wrong type, a call without a name.
@@ -58,8 +59,8 @@ def tool_list(value: Any, key: str, where: str) -> tuple[Mapping[str, Any], ...]
 
 
 def replies(messages: Sequence[Message]) -> list[int]:
-    """Return the places of the turns that the model writes: assistant turns with words or calls."""
-    return [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    """Return the places of the turns that the model learned: those of the assistant, but for a weight of 0."""
+    return [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != 0]
 
 
 def as_prompt(messages: Sequence[Message]) -> str:
@@ -97,15 +98,16 @@ def _turn(raw: Any, key: str, where: str) -> Message:
         known = "system, user, assistant and tool"
         raise BadInputError(f"`{key}` is by the unknown role {name[:40]!r}", where=where, remedy=f"roles are {known}")
     content = _content(turn.get("content", turn.get("value")), key, where)
+    masked = {"weight": 0} if turn.get("weight") == 0 or turn.get("train") is False else {}
     if role == "call":
-        return {"role": "assistant", "content": "", "tool_calls": _calls([content], key, where)}
+        return {"role": "assistant", "content": "", "tool_calls": _calls([content], key, where), **masked}
     calls = _calls(_raw_calls(turn, key, where), key, where)
     if not content.strip() and not calls and role != "tool":  # a tool may well answer nothing
         raise UnusableError("empty", f"`{key}` is empty")
     extra = {"tool_calls": calls} if calls else {}
     if role == "tool" and isinstance(turn.get("name"), str):
         extra["name"] = turn["name"]
-    return {"role": role, "content": content, **extra}
+    return {"role": role, "content": content, **extra, **(masked if role == "assistant" else {})}
 
 
 def _content(value: Any, key: str, where: str) -> str:
@@ -142,7 +144,6 @@ def _call(raw: Any, key: str, where: str) -> dict[str, Any]:
     if "name" not in call:
         raise BadInputError(f"a call in `{key}` has no `name`", where=where, remedy="a call holds name and arguments")
     arguments = json_or_value(call.get("arguments") or {}, f"{key}.arguments", where)
-    return {
-        "name": filled(call["name"], f"{key}.name", where),
-        "arguments": dict(mapping(arguments, f"{key}.arguments", where)),
-    }
+    mapping(arguments, f"{key}.arguments", where)
+    # As they are: an argument that is null was given as null.
+    return {"name": filled(call["name"], f"{key}.name", where), "arguments": dict(arguments)}

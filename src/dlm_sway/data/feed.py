@@ -243,7 +243,7 @@ def _tool_case(section: Section) -> Iterator[dict[str, Any]]:
     if not section.tools:
         return
     first = replies(section.messages)[0]
-    asked = [dict(m) for m in section.messages[:first]]
+    asked = [{k: v for k, v in m.items() if k != "weight"} for m in section.messages[:first]]
     if not asked or asked[-1]["role"] != "user" or any(m.get("tool_calls") for m in asked):
         return
     calls: Sequence[Any] = section.messages[first].get("tool_calls") or ()

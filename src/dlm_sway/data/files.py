@@ -13,6 +13,14 @@ from dlm_sway.core.errors import BadInputError
 
 MAX_LINE: Final = 64 * 2**20  # bytes; a file of one endless line must not fill the memory
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# What files begin with that are read once they are unpacked or named as they are. None of it is UTF-8 of a text.
+_PACKED: Final = {
+    b"\x1f\x8b": ("compressed (gzip)", "unpack it: `gunzip -k {}`"),
+    b"\x28\xb5\x2f\xfd": ("compressed (zstandard)", "unpack it: `unzstd {}`"),
+    b"\xfd7zXZ\0": ("compressed (xz)", "unpack it: `unxz -k {}`"),
+    b"PK\x03\x04": ("a zip archive, as spreadsheets are too", "unpack it, or save the table as JSONL or Parquet"),
+    b"PAR1": ("Parquet", "give it the ending .parquet"),
+}
 
 Line: TypeAlias = tuple[int, str]
 """A line: its 1-based number, and its text without the line's end."""
@@ -91,6 +99,9 @@ def _neighbour(path: Path) -> str:
 def _decode(raw: bytes, path: Path, number: int, offset: int) -> str:
     """Return one line as text; `offset` is where it starts in the file, for the message."""
     body = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+    if number == 1 and (known := next((way for magic, way in _PACKED.items() if raw.startswith(magic)), None)):
+        what, remedy = known
+        raise BadInputError(f"is {what}, and no text", where=path, remedy=remedy.format(path.name))
     start = offset + len(raw) - len(body)
     try:
         text = body.decode("utf-8")

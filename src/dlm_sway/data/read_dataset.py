@@ -13,6 +13,7 @@ from dlm_sway.core.extras import needs_extra
 from dlm_sway.data.reading import Record
 from dlm_sway.data.registry import Reader, register
 from dlm_sway.data.shapes import section_of
+from dlm_sway.data.values import without_padding
 
 _ID: Final = re.compile(r"(?:hf:)?([A-Za-z0-9][\w.-]*/[\w.-]+)(?:\[([\w.-]+)\])?$")
 _DATA_FILES: Final = (".parquet", ".jsonl", ".arrow", ".csv")
@@ -42,7 +43,7 @@ class DatasetReader(Reader):
     def read(self, name: str) -> Iterator[Record]:
         """Yield a record a row of the split; places are row numbers, from 1."""
         for number, row in enumerate(_rows(name), start=1):
-            yield section_of(row, source=name, line=number)
+            yield section_of(without_padding(row), source=name, line=number)
 
 
 def is_dataset_id(name: str) -> bool:

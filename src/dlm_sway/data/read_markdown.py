@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import ClassVar, Final
 
+from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Section
 from dlm_sway.data.files import Line, lines
 from dlm_sway.data.paragraphs import CodeFence, joined
@@ -24,15 +26,11 @@ class MarkdownReader(Reader):
 
     def read(self, name: str) -> Iterator[Record]:
         """Yield the text under each heading as prose, titled by it."""
-        numbered = lines(Path(name))
-        first = next(numbered, None)
-        if first is None:
-            return
-        if first[1].rstrip() == "---":
-            yield from _front_matter(numbered, name)
-            yield from prose_sections(numbered, name)
-        else:
-            yield from prose_sections(_chain(first, numbered), name)
+        path = Path(name)
+        end = _front_matter_end(path)
+        if end > 1:
+            yield Skipped("front matter", "front matter is no text to learn", f"{name}:1")
+        yield from prose_sections(islice(lines(path), end, None), name)
 
 
 def prose_sections(numbered: Iterator[Line], source: str, *, part_of: str = "") -> Iterator[Record]:
@@ -59,13 +57,22 @@ def _section(body: list[Line], title: str, title_at: int, source: str, part_of: 
         yield Skipped("headings without text", f"nothing stands under `{title[:60]}`", f"{source}:{title_at}")
 
 
-def _front_matter(numbered: Iterator[Line], source: str) -> Iterator[Record]:
-    for _, text in numbered:
+def _front_matter_end(path: Path) -> int:
+    """Return how many lines to pass over at the top: front matter, a rule (which is no text), or none.
+
+    As in Pandoc, a rule that a blank line follows opens no front matter: what stands under it is text.
+
+    Raises:
+        BadInputError: front matter is never closed, and would be the whole file.
+    """
+    numbered = lines(path)
+    first, second = next(numbered, (0, "")), next(numbered, (0, ""))
+    if first[1].rstrip() != "---":
+        return 0
+    if not second[1].strip():
+        return 1
+    for number, text in chain((second,), numbered):
         if text.rstrip() in ("---", "..."):
-            break
-    yield Skipped("front matter", "front matter is no text to learn", f"{source}:1")
-
-
-def _chain(first: Line, rest: Iterator[Line]) -> Iterator[Line]:
-    yield first
-    yield from rest
+            return number
+    remedy = "close it with `---`; where it is a rule, put a blank line under it"
+    raise BadInputError("front matter is never closed", where=f"{path}:1", remedy=remedy)

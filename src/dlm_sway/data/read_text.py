@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Section
 from dlm_sway.data.files import lines
 from dlm_sway.data.jsonl import is_object
 from dlm_sway.data.paragraphs import joined, paragraphs
 from dlm_sway.data.reading import Record
 from dlm_sway.data.registry import Reader, reader_class, register
+
+_TABLES: Final = frozenset({".csv", ".tsv"})
+_AS_JSONL: Final = "save it as JSONL: `pandas.read_csv(FILE).to_json(OUT, orient='records', lines=True)`"
 
 
 @register("text")
@@ -26,6 +30,9 @@ class TextReader(Reader):
         if _is_jsonl(path):
             yield from reader_class("jsonl")().read(name)
             return
+        if path.suffix.lower() in _TABLES:
+            what = "is a table, whose lines are no texts to learn"
+            raise BadInputError(what, where=name, remedy=_AS_JSONL)
         if _has_paragraphs(path):
             for block in paragraphs(lines(path)):
                 yield Section("prose", "", joined(block), name, block[0][0])

@@ -98,7 +98,10 @@ def every_section(source: Path | str) -> tuple[Section, ...]:
     Raises:
         BadInputError: as `read_items`.
     """
-    return tuple(_every(read_records(source)))
+    found = tuple(_every(read_records(source)))
+    if not found:
+        raise BadInputError("holds headings and front matter, and no text", where=source, remedy="put text under them")
+    return found
 
 
 def items_of(section: Section) -> tuple[DataItem, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Message, Section, place
 from dlm_sway.data.conversations import as_prompt, as_text, replies, tool_list, turns
 from dlm_sway.data.reading import Record, UnusableError
-from dlm_sway.data.values import filled, kind_of, string
+from dlm_sway.data.values import array, filled, kind_of, string
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -83,6 +83,8 @@ def _text(row: Row, where: str) -> dict[str, Any]:
 
 
 def _pair(row: Row, where: str) -> dict[str, Any]:
+    if row.get("label") is False:  # KTO's mark of what the model was to unlearn
+        raise UnusableError("unwanted replies", "`label` is false: training made this completion less likely", _PAIR_IT)
     if isinstance(row["prompt"], list) and isinstance(row["completion"], list):
         said = (*turns(row["prompt"], "prompt", where), *turns(row["completion"], "completion", where))
         return _chat(said, row, where)
@@ -91,11 +93,31 @@ def _pair(row: Row, where: str) -> dict[str, Any]:
     return {"kind": "instruction" if prompt.strip() else "prose", "prompt": prompt, "completion": completion}
 
 
+_PAIR_IT: Final = "give it as `rejected` beside a `chosen` reply to have it compared"
+
+
 def _instruction(row: Row, where: str) -> dict[str, Any]:
     asked = filled(row["instruction"], "instruction", where)
     more = string(row.get("input", ""), "input", where)
     prompt = f"{asked}\n\n{more}" if more.strip() else asked
-    return {"kind": "instruction", "prompt": prompt, "completion": filled(row["output"], "output", where)}
+    answer = filled(row["output"], "output", where)
+    if not (_system(row, where) or row.get("history")):
+        return {"kind": "instruction", "prompt": prompt, "completion": answer}
+    said = [*_history(row, where), {"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    return _chat(tuple(said), row, where)
+
+
+def _history(row: Row, where: str) -> Iterator[Message]:
+    """Yield the earlier turns of LLaMA-Factory's Alpaca: pairs of a request and its reply, which are learned too."""
+    for i, pair in enumerate(array(row.get("history", ()), "history", where)):
+        both = array(pair, f"history[{i}]", where)
+        if len(both) != len(_PAIR):
+            what = f"`history[{i}]` holds {len(both)} texts"
+            raise BadInputError(what, where=where, remedy="give pairs of a request and its reply")
+        yield from ({"role": r, "content": filled(x, f"history[{i}]", where)} for r, x in zip(_PAIR, both, strict=True))
+
+
+_PAIR: Final = ("user", "assistant")
 
 
 def _messages(row: Row, where: str) -> dict[str, Any]:
@@ -103,18 +125,25 @@ def _messages(row: Row, where: str) -> dict[str, Any]:
 
 
 def _conversations(row: Row, where: str) -> dict[str, Any]:
-    said = turns(row["conversations"], "conversations", where)
-    if isinstance(row.get("system"), str) and row["system"].strip() and said[0]["role"] != "system":
-        said = ({"role": "system", "content": string(row["system"], "system", where)}, *said)
-    return _chat(said, row, where)
+    return _chat(turns(row["conversations"], "conversations", where), row, where)
+
+
+def _system(row: Row, where: str) -> str:
+    """Return the system prompt that stands beside a record's turns, as ShareGPT and Alpaca have it; or nothing."""
+    value = row.get("system")
+    return string(value, "system", where) if isinstance(value, str) and value.strip() else ""
 
 
 def _chat(messages: tuple[Message, ...], row: Row, where: str) -> dict[str, Any]:
     """A conversation; a tool section where tools are offered or called."""
-    tools = tool_list(row.get("tools"), "tools", where)
+    # OpenAI's `functions` are the tools of before `tools`.
+    offered = next((key for key in ("tools", "functions") if row.get(key)), "tools")
+    tools = tool_list(row.get(offered), offered, where)
+    if (system := _system(row, where)) and messages[0]["role"] != "system":
+        messages = ({"role": "system", "content": system}, *messages)
     at = replies(messages)
     if not at:
-        raise UnusableError("without assistant turn", "no assistant turn, so nothing was learned")
+        raise UnusableError("without assistant turn", "no assistant turn that was trained on, so nothing was learned")
     calls = any(m.get("tool_calls") for m in messages)
     return {
         "kind": "tool" if tools or calls else "chat",
@@ -135,7 +164,8 @@ def _preference(row: Row, where: str) -> dict[str, Any]:
     else:
         if "prompt" not in row:
             raise BadInputError("`prompt` is missing", where=where, remedy="a pair needs what it answers")
-        asked = _asked(row["prompt"], where)
+        asked, system = _asked(row["prompt"], where), _system(row, where)
+        asked = f"{system}\n\n{asked}" if system and asked.strip() and isinstance(row["prompt"], str) else asked
         good, bad = filled(chosen, "chosen", where), filled(rejected, "rejected", where)
     if not asked.strip():
         raise UnusableError("empty", "`prompt` is empty")

@@ -62,6 +62,20 @@ def mapping(value: Any, key: str, where: str) -> Mapping[str, Any]:
     return {str(k): v for k, v in value.items() if v is not None}
 
 
+def without_padding(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table's row without the nulls inside its values.
+
+    The objects of a column have one set of keys between them: a tool gets the parameters of all others, each null.
+    """
+    return {key: _unpadded(value) for key, value in row.items()}
+
+
+def _unpadded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _unpadded(inner) for key, inner in value.items() if inner is not None}
+    return [_unpadded(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 class DoubledKeyError(ValueError):
     """JSON in which an object has a key twice: one of the two values would be lost without a word."""
 
