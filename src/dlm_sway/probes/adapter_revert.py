@@ -79,8 +79,7 @@ class AdapterRevert(Probe[AdapterRevertSpec]):
     Asks: are the fine-tune's greedy answers more like the gold answer than like the base's own?
     Null: none is drawn; an adapter without effect writes what the base writes, and its difference is below 0.
     Statistic: cos(ft, gold) - cos(ft, base answer) of sentence embeddings, mean over the original prompt and its
-        paraphrases, then over cases; interval over cases, those of one
-        question kept together.
+        paraphrases, then over cases; interval over cases, those of one question kept together.
     Passes when: the lower bound is over 0.05, and the answers are surely closer to the gold than the base's are. Fails
         when either is surely not so. Cases whose base answers already equal the gold (cos > 0.75) are counted apart;
         when nothing is left it is inconclusive.

@@ -53,8 +53,8 @@ class ParaphraseInvariance(Probe[ParaphraseInvarianceSpec]):
     """Is the answer learned for the question in any words, or for the trained words alone?
 
     Asks: which share of the gain on a taught answer is left when the question is put in other words?
-    Null: rotation (N1) at scale 1 for the gain in the trained words; resampling of cases for the
-        share, those of one question kept together.
+    Null: rotation (N1) at scale 1 for the gain in the trained words; resampling of cases for the share, those
+        of one question kept together.
     Statistic: V, the gain of the gold answers behind the trained words; P, the same behind paraphrases, mean over those
         of a case; the ratio R = sum(P) / sum(V) with Fieller's interval over cases.
     Passes when: V is >= 0.1 nat/token, surely above zero and above the nulls; and, with intent `generalize`, the lower
