@@ -65,6 +65,12 @@ def test_paths_lead_out_of_a_folder_that_is_a_link(here: Path) -> None:
     assert suite.data["train"].resolve() == here / "train.txt"
 
 
+def test_the_suite_is_named_after_its_folder_however_that_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here / "out")
+    assert run(["init", "../sway.yaml", "--adapter", "."]) == 0
+    assert load_spec(here / "sway.yaml").name == here.name
+
+
 def test_a_link_that_leads_there_stays_in_the_path(here: Path) -> None:
     (here / "latest").symlink_to(here / "out")
     assert run(["init", "--adapter", "latest"]) == 0

@@ -63,7 +63,7 @@ def init(
     answers = Answers(
         base=_placed(base, spec),
         adapter=_relative(adapter, spec),
-        name=spec.absolute().parent.name or "suite",
+        name=spec.parent.resolve().name or "suite",  # not `..`, where the file is named so
         data=_relative(data, spec) if data else None,
         held_out=_relative(held_out, spec) if data and held_out else None,
     )
