@@ -178,7 +178,7 @@ def test_every_fault_of_the_file_is_a_line(spec: Path, ran: Calls, capsys: Captu
         (["--draws", "18"], "18 draws are too few"),
         (["--weights", "adherance=1"], "did you mean `adherence`?"),
         (["--limit", "0"], "Invalid value for '--limit'"),
-        (["--dtype", "fp8"], "Invalid value for '--dtype'"),
+        (["--dtype", "fp8"], "Invalid value for '--dtype': 'fp8' is not one of 'auto', "),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_2(
