@@ -79,7 +79,7 @@ def test_no_command_shows_the_help_and_is_a_usage_error(capsys: Capture) -> None
         (["chekc"], "No such command 'chekc'"),
         (["check", "a", "--bse", "x"], "No such option: --bse"),
         (["check", "a", "--draws", "many"], "Invalid value for '--draws'"),
-        (["check", "a", "--dtype", "fp8"], "Invalid value for '--dtype'"),
+        (["check", "a", "--dtype", "fp8"], "Invalid value for '--dtype': 'fp8' is not one of 'auto', "),
         (["check", "a", "--batch-tokens", "0"], "Invalid value for '--batch-tokens'"),
         (["check", "a", "\x1b[31m"], "unexpected extra argument"),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dlm_sway.cli.app import run
+from dlm_sway.suite.loader import load_spec
 
 pytest.importorskip("datasketch")
 Capture = pytest.CaptureFixture[str]
@@ -41,6 +42,18 @@ def test_a_suite_in_another_folder_finds_the_base(
     assert run(args) == 0
     assert "suites/sway.yaml: " in capsys.readouterr().out
     assert "  base: ../base\n  ft: ../my-adapter\n" in (tmp_path / "suites" / "sway.yaml").read_text()
+
+
+def test_a_suite_in_a_folder_that_is_a_link_finds_the_adapter(
+    tmp_path: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "suites").symlink_to(tmp_path / "far" / "away")
+    assert run(["autogen", str(_data(tmp_path)), "--adapter", adapter.name, "-o", "suites/sway.yaml"]) == 0
+    found = load_spec(tmp_path / "suites" / "sway.yaml").model.adapter
+    assert found is not None
+    assert found.resolve() == adapter
 
 
 def test_a_file_that_is_there_is_not_written_over_unasked(tmp_path: Path, adapter: Path, capsys: Capture) -> None:

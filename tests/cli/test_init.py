@@ -55,6 +55,28 @@ def test_paths_are_written_as_the_file_needs_them(here: Path) -> None:
     assert suite.data["train"].resolve() == here / "train.txt"
 
 
+def test_paths_lead_out_of_a_folder_that_is_a_link(here: Path) -> None:
+    (here / "far" / "away").mkdir(parents=True)
+    (here / "suites").symlink_to(here / "far" / "away")
+    assert run(["init", "suites/s.yaml", "--adapter", "out", "--data", "train.txt"]) == 0
+    suite = load_spec(here / "suites" / "s.yaml")
+    assert suite.model.adapter is not None
+    assert suite.model.adapter.resolve() == here / "out"
+    assert suite.data["train"].resolve() == here / "train.txt"
+
+
+def test_the_suite_is_named_after_its_folder_however_that_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here / "out")
+    assert run(["init", "../sway.yaml", "--adapter", "."]) == 0
+    assert load_spec(here / "sway.yaml").name == here.name
+
+
+def test_a_link_that_leads_there_stays_in_the_path(here: Path) -> None:
+    (here / "latest").symlink_to(here / "out")
+    assert run(["init", "--adapter", "latest"]) == 0
+    assert load_spec(here / "sway.yaml").adapter == "latest"
+
+
 def test_a_file_that_is_there_is_replaced_on_demand_only(here: Path, capsys: Capture) -> None:
     (here / "sway.yaml").write_text("mine")
     assert run(["init", "--adapter", "out"]) == 2

@@ -44,6 +44,15 @@ def test_the_ending_of_the_file_chooses_the_format(name: str, start: str, tmp_pa
     assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
 
 
+def test_a_file_is_as_wide_from_every_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = []
+    for columns in ("40", "80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert run(["report", SUITE, "-o", str(tmp_path / columns)]) == 0
+        texts.append((tmp_path / columns).read_text(encoding="utf-8"))
+    assert len(set(texts)) == 1
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

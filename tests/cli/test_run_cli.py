@@ -178,7 +178,7 @@ def test_every_fault_of_the_file_is_a_line(spec: Path, ran: Calls, capsys: Captu
         (["--draws", "18"], "18 draws are too few"),
         (["--weights", "adherance=1"], "did you mean `adherence`?"),
         (["--limit", "0"], "Invalid value for '--limit'"),
-        (["--dtype", "fp8"], "Invalid value for '--dtype'"),
+        (["--dtype", "fp8"], "Invalid value for '--dtype': 'fp8' is not one of 'auto', "),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_2(
@@ -223,6 +223,15 @@ def test_a_gate_takes_no_score_that_none_can_be(
     written.write_text(json.dumps(document).replace('"VALUE"', value))
     assert run(["gate", str(written)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_gate_takes_no_probe_twice(written: Path, capsys: Capture) -> None:
+    document = json.loads(written.read_text())
+    document["probes"] *= 2
+    written.write_text(json.dumps(document))
+    assert run(["gate", str(written)]) == 2
+    name, err = document["probes"][0]["name"], capsys.readouterr().err
+    assert f"two probes are called `{name}`; name a file that `sway run SPEC --json PATH` wrote" in err
 
 
 def test_the_gate_judges_a_run(spec: Path, stand_in: StandIn, capsys: Capture) -> None:
@@ -375,7 +384,8 @@ def test_a_gate_takes_no_result_of_a_check_whose_verdict_rests_on_more_than_prob
     path = tmp_path / "check.json"
     path.write_text('{"questions": {}, "probes": []}')
     assert run(["gate", str(path)]) == 2
-    assert "is the result of a check, not of a suite" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "is the result of a check, not of a suite; name a file that `sway run SPEC --json PATH` wrote" in err
 
 
 @pytest.mark.parametrize("form", [["run"], ["gate", "--threshold", "0.5"]])

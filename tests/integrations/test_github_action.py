@@ -243,3 +243,23 @@ def test_the_scripts_judge_a_result_from_the_gate_to_the_exit_code(tmp_path: Pat
     }  # fmt: skip
     assert step("Verdict", CODE=outputs["code"]).returncode == 1
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("word", ["yes", "True", "1", " true"])
+@pytest.mark.parametrize("name", ["STRICT", "FAST"])
+def test_a_switch_that_is_neither_true_nor_false_is_refused(tmp_path: Path, name: str, word: str) -> None:
+    env = {"PATH": os.environ["PATH"], "SPEC": "none.json", "STRICT": "false", "FAST": "false", name: word}
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", SCRIPTS["Gate"]],
+        env=env,
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (
+        2,
+        "::error title=sway::the inputs strict and fast take true or false alone\n",
+    )

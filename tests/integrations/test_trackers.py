@@ -70,6 +70,17 @@ def test_a_check_is_kept_by_its_questions() -> None:
     assert tags_of(found) == {"sway.verdict": "fail", "sway.adapter": "a", "sway.verdict.learned": "fail"}
 
 
+def test_names_that_are_alike_for_a_tracker_stay_apart() -> None:
+    probes = tuple(_probe(name, raw=float(i)) for i, name in enumerate(("a/b", "a:b", "a_b-1")))
+    found = metrics_of(SuiteResult(probes=probes))
+    effects = {key: value for key, value in found.items() if key.endswith("/effect")}
+    assert effects == {
+        "sway/probe/a_b/effect": 0.0,
+        "sway/probe/a_b-1/effect": 1.0,
+        "sway/probe/a_b-1-1/effect": 2.0,
+    }
+
+
 def test_what_was_not_decided_is_no_zero_and_what_is_not_finite_is_left_out() -> None:
     probes = (
         _probe("open", Verdict.INCONCLUSIVE, raw=float("nan"), ci_95=(float("-inf"), 2.0)),

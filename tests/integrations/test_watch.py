@@ -53,6 +53,17 @@ def test_an_adapter_that_says_the_same_has_not_moved() -> None:
     assert "has not moved" in seen.line()
 
 
+@pytest.mark.parametrize("lift", [np.nan, -np.inf])
+@pytest.mark.parametrize("where", ["target", "elsewhere"])
+def test_a_training_that_diverges_is_told_and_not_ended(where: str, lift: float) -> None:
+    seen = (bench := Bench(**{where: lift}, share=None)).watch.look(3, bench.score)
+    assert seen is not None
+    assert "step 3: the model gives log-probs that are not finite" in seen.line()
+    assert not seen.harmed(0.0) or where == "target"
+    assert all(np.isfinite(value) for value in seen.numbers().values())
+    assert "sway/watch/moved" not in seen.numbers()
+
+
 def test_a_change_as_small_as_numerics_is_no_movement() -> None:
     seen = (bench := Bench(target=9e-6, share=None)).watch.look(1, bench.score)
     assert seen is not None

@@ -6,6 +6,7 @@ import pytest
 
 from dlm_sway.core.errors import ExitCode
 from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
+from dlm_sway.report.gate import gate_view
 from dlm_sway.suite.gate import Gate, gate
 
 CATEGORIES = {"d": "adherence", "t": "attribution", "e": "calibration"}
@@ -102,3 +103,38 @@ def test_a_file_that_says_odd_things_never_opens_it(suite: Any) -> None:
 
 def test_a_threshold_beyond_all_floats_never_opens_it() -> None:
     assert _whys(gate(_result(*HEALTHY, score_threshold=10**400))) == ["score"]
+
+
+@pytest.mark.parametrize("threshold", [0.06, 0.29, 0.57, 0.6, 0.7])
+def test_a_score_and_a_coverage_on_the_threshold_reach_it(threshold: float) -> None:
+    assert gate(_result(*((n, "pass", threshold) for n in "dte")), threshold=threshold).breaches == ()
+    half = _result(("d", "skip", None), ("t", "pass", 1.0), ("e", "skip", None), ("a", "skip", None))
+    half.provenance["suite"]["categories"] = {"d": "ablation", "t": "attribution", "e": "calibration", "a": "ablation"}
+    assert gate(half, coverage_threshold=0.5).breaches == ()
+
+
+def test_what_is_just_under_a_threshold_is_told_with_the_digits_that_show_it() -> None:
+    (breach,) = gate(_result(*((n, "pass", 0.5996) for n in "dte"))).breaches
+    assert breach.message == "the score of 0.5996 is under 0.6000"
+    (breach,) = gate(_result(HEALTHY[0], ("t", "skip", None), HEALTHY[2]), coverage_threshold=0.59).breaches
+    assert breach.message == "58.8% of what the score is made of was decided, under 59.0%"
+
+
+def test_a_probe_whose_answer_was_cut_out_closes_it() -> None:
+    found = gate(_result(*HEALTHY[:2]))
+    assert [(breach.why, breach.name) for breach in found.breaches] == [("missing", "e")]
+    assert found.exit_code == ExitCode.INCONCLUSIVE
+
+
+def test_a_probe_whose_weight_was_cut_out_closes_it() -> None:
+    result = _result(*HEALTHY[:2], ("bad", "pass", 0.0), HEALTHY[2])
+    assert [(breach.why, breach.name) for breach in gate(result).breaches] == [("missing", "bad")]
+
+
+def test_a_run_of_a_part_of_the_suite_says_so() -> None:
+    found = gate(_result(*HEALTHY, only=["d", "t", "e"], skip=[], limit=4))
+    assert found.part == ("--only", "--limit")
+    assert gate_view(found).headline == (
+        "the gate is open: score 0.96 of 0.60 needed, for a part of the suite (--only, --limit)"
+    )
+    assert gate(_result(*HEALTHY, only=[], skip=[], limit=None)).part == ()

@@ -56,7 +56,7 @@ def test_a_line_that_a_crash_cut_short_is_skipped(tmp_path: Path, tail: str) -> 
     path.write_text(json.dumps({"journal": 1, "began": 5.0, "asked": {}}) + "\n" + tail, encoding="latin-1")
     found = stopped_run(path)
     assert found is not None
-    assert (found.began, found.done) == (5.0, 0)
+    assert (found.when.timestamp(), found.done) == (5.0, 0)
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", '{"began": "x", "asked": {}}', '{"began": 1}'])
@@ -78,3 +78,10 @@ def test_it_stands_beside_the_result_or_in_the_cache(tmp_path: Path, monkeypatch
     here, there = (journal_path(Path(folder) / "s.yaml", None) for folder in ("a", "b"))
     assert here.parent == there.parent == tmp_path / "dlm-sway" / "journals"
     assert here != there
+
+
+@pytest.mark.parametrize("began", ["1e300", "-1e300", "1e18", "NaN", "[]"])
+def test_a_journal_of_no_time_is_none(tmp_path: Path, began: str) -> None:
+    path = tmp_path / "j"
+    path.write_text(f'{{"journal": 1, "began": {began}, "asked": {{}}}}\n')
+    assert stopped_run(path) is None

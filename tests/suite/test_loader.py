@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.result import SuiteResult
 from dlm_sway.engine.ask import TextItem
 from dlm_sway.suite.faults import SpecError
 from dlm_sway.suite.loader import load_spec
@@ -290,6 +291,12 @@ def test_too_few_draws_are_a_fault(load: Load) -> None:
 def test_a_file_that_is_no_mapping_is_one_fault(load: Load, text: str) -> None:
     (line,) = _faults(load, text, head="")
     assert line.startswith("1:1: a suite file is a mapping")
+
+
+def test_a_result_in_the_place_of_a_suite_is_one_line(load: Load) -> None:
+    with pytest.raises(BadInputError, match=r"is a result, not a suite file; `sway report` shows it") as caught:
+        load(SuiteResult(name="s").model_dump_json(), head="")
+    assert not isinstance(caught.value, SpecError)
 
 
 def test_an_empty_suite_and_another_version_are_faults(load: Load) -> None:

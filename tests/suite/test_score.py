@@ -109,3 +109,20 @@ def test_a_noise_adapter_is_noise_whatever_its_weights_make_of_the_score() -> No
     assert found.score is not None
     assert found.score > 0.9
     assert found.band == "noise"
+
+
+@pytest.mark.parametrize("score", [i / 100 for i in range(101)])
+def test_the_mean_of_equal_scores_is_that_score(score: float) -> None:
+    for names in (("t", "e"), ("t", "e", "a"), ("d", "t", "e", "a")):
+        assert _score(*(_probe(name, "pass", score) for name in names)).score == score
+
+
+def test_a_score_on_the_edge_of_a_band_is_in_it() -> None:
+    assert _score(*(_probe(name, "pass", 0.6) for name in ("t", "e", "a"))).band == "healthy"
+    assert _score(*(_probe(name, "pass", 0.3) for name in ("t", "e", "a"))).band == "partial"
+
+
+def test_weights_whose_sum_no_float_holds_still_make_a_mean() -> None:
+    probes = (_probe("d", "pass", 0.4), _probe("t", "pass", 0.8), _probe("e", "skip"))
+    found = _score(*probes, adherence=1e308, attribution=1e308, calibration=1e308)
+    assert (found.score, found.coverage) == pytest.approx((0.6, 2 / 3))

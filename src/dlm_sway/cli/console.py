@@ -29,9 +29,17 @@ def stderr_console() -> Console:
     return _Console(markup=False, emoji=False, highlight=False, stderr=True)
 
 
-def plain_console(file: TextIO) -> Console:
-    """Return the same on a file, without colour whatever the environment says."""
-    return _Console(markup=False, emoji=False, highlight=False, file=file, color_system=None, force_terminal=False)
+def plain_console(file: TextIO, *, width: int) -> Console:
+    """Return the same on a file, without colour and `width` characters wide whatever the environment says."""
+    return _Console(
+        markup=False,
+        emoji=False,
+        highlight=False,
+        file=file,
+        color_system=None,
+        force_terminal=False,
+        width=width,
+    )
 
 
 def never_fail_to_encode() -> None:

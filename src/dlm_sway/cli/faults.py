@@ -14,6 +14,7 @@ from dlm_sway.core.errors import ExitCode, StoppedError, SwayError
 
 DEBUG: Final = "SWAY_DEBUG"
 _NOTHING: Final = "nothing was written"
+_OF_PYDANTIC: Final = ": Value error, "  # how some versions of typer pass on what a choice refused
 _OF_HF: Final = frozenset({"accelerate", "gguf", "huggingface_hub", "peft", "torch", "transformers"})
 
 
@@ -95,6 +96,7 @@ def _unforeseen(fault: BaseException) -> str:
 
 def _usage(fault: BaseException) -> str:
     message = (_of_environment(fault) or str(fault.format_message())).rstrip(".")  # type: ignore[attr-defined]
+    message = message.replace(_OF_PYDANTIC, ": ", 1)
     command = getattr(getattr(fault, "ctx", None), "command_path", "sway")
     return f"{message}; see `{command} --help`" if message else ""  # no arguments: the help was printed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from dlm_sway.cli.options import option
 from dlm_sway.cli.outputs import places
 from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.paths import way_from
 
 _SPEC: Final = Path("sway.yaml")
 
@@ -63,7 +63,7 @@ def init(
     answers = Answers(
         base=_placed(base, spec),
         adapter=_relative(adapter, spec),
-        name=spec.absolute().parent.name or "suite",
+        name=spec.parent.resolve().name or "suite",  # not `..`, where the file is named so
         data=_relative(data, spec) if data else None,
         held_out=_relative(held_out, spec) if data and held_out else None,
     )
@@ -114,7 +114,7 @@ def _relative(path: str, spec: Path) -> str:
     there = Path(path).expanduser()
     if there.is_absolute():
         return str(there)
-    return Path(os.path.relpath(there, spec.absolute().parent)).as_posix()
+    return Path(way_from(spec.absolute().parent, there)).as_posix()
 
 
 def _placed(base: str, spec: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
     from dlm_sway.report.document import Result
+
+
+_PAGE: Final = 80  # a file reads the same from whatever terminal it was written
 
 
 class Format(StrEnum):
@@ -84,5 +87,5 @@ def _show(result: Result, out: Path | None) -> None:
         print_result(result, stdout_console())
         return
     page = StringIO()
-    print_result(result, plain_console(page))
+    print_result(result, plain_console(page, width=_PAGE))
     write_atomic(out, page.getvalue())

@@ -238,8 +238,6 @@ def _asked(suite: Suite, settings: Settings) -> dict[str, Any]:
 
 
 def _say_what_goes_on(path: Path, asked: dict[str, Any]) -> None:
-    from datetime import datetime
-
     from dlm_sway.cli.faults import say
     from dlm_sway.suite.journal import stopped_run
 
@@ -247,8 +245,7 @@ def _say_what_goes_on(path: Path, asked: dict[str, Any]) -> None:
     if stopped is None:
         say("no run of this suite was stopped here; what earlier runs scored is used")
         return
-    began = datetime.fromtimestamp(stopped.began).astimezone()
     far = f", {stopped.done:,} of {stopped.total:,} view-tokens" if stopped.total else ""
-    say(f"going on with the run of {began:%Y-%m-%d %H:%M}{far}")
+    say(f"going on with the run of {stopped.when:%Y-%m-%d %H:%M}{far}")
     if dict(stopped.asked) != asked:
         say("the suite or the options have changed since; what still applies is used")

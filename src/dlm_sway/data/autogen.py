@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dlm_sway.core.errors import BadInputError
+from dlm_sway.core.paths import way_from
 from dlm_sway.data.cost import weights_of
 from dlm_sway.data.dlm import read_header
 from dlm_sway.data.dlm_store import adapter_of
@@ -128,7 +128,7 @@ def _base(home: Path, base: str) -> str:
 def _from(home: Path, path: Path) -> str:
     """Return a path relative to a folder where it lies in or near it, else absolute."""
     absolute = path.expanduser().absolute()
-    near = os.path.relpath(absolute, home.absolute())
+    near = way_from(home, absolute)
     found = near if near.count("..") < 2 else str(absolute)  # noqa: PLR2004 (further up, a relative path only confuses)
     return found if found.startswith(("/", ".")) else f"./{found}"
 

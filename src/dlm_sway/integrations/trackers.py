@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -119,7 +120,11 @@ def _numbers(verdict: Verdict, effect: float | None, ends: Interval | None) -> d
 def _safe(names: Sequence[str]) -> list[str]:
     """Return names that every tracker takes as one part of a key, each once."""
     plain = [re.sub(r"[^\w. -]|^[. ]+", "_", clean(name, limit=_NAME)) or "_" for name in names]
-    return [f"{name}-{n}" if (n := plain[:place].count(name)) else name for place, name in enumerate(plain)]
+    found: list[str] = []
+    for name in plain:
+        tries = chain([name], (f"{name}-{n}" for n in count(1)))  # `a-1` may be the name of another
+        found.append(next(each for each in tries if each not in found))
+    return found
 
 
 class MlflowTracker:

@@ -6,6 +6,7 @@ the odds that one of them is wrong. `sway check` gives the verdict.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen at one step; all in nat per token.
+    """What was seen at one step; all in nat per token, NaN where the model gave no finite numbers.
 
     Attributes:
         step: of the training.
@@ -65,6 +66,11 @@ class Look:
         """Whether the adapter changes what the model says by more than numerics could."""
         return self.change > _ABOVE_FLOOR * self.floor
 
+    @property
+    def finite(self) -> bool:
+        """Whether all that the model said of the texts were numbers."""
+        return all(math.isfinite(x) for x in (self.change, self.gain.estimate, self.harm.estimate))
+
     def harmed(self, margin: float) -> bool:
         """Return whether the whole interval of the harm lies over a margin; without an interval nothing does."""
         return self.harm.low is not None and self.harm.low > margin
@@ -73,7 +79,7 @@ class Look:
         """Return the finite numbers, as trackers take them."""
         found: Mapping[str, float | None] = {
             "change": self.change,
-            "moved": float(self.moved),
+            "moved": float(self.moved) if self.finite else None,
             "gain": self.gain.estimate,
             "gain_low": self.gain.low,
             "gain_high": self.gain.high,
@@ -86,9 +92,11 @@ class Look:
 
     def line(self) -> str:
         """Return it on one line."""
+        cost = f"{self.seconds:.2f} s, {self.overhead:.1%} overhead so far"
+        if not self.finite:
+            return f"sway: step {self.step}: the model gives log-probs that are not finite: NaN or infinite ({cost})"
         moved = f"changed {self.change:.3g} nat/token" if self.moved else "has not moved"
         said = f"gain {_shown(self.gain)} on target, harm {_shown(self.harm)} elsewhere, nat/token"
-        cost = f"{self.seconds:.2f} s, {self.overhead:.1%} overhead so far"
         return f"sway: step {self.step}: the adapter {moved}; {said} ({cost})"
 
 
@@ -194,6 +202,9 @@ class Watch:
 
 
 def _estimate(differences: Sequence[F64], rng: np.random.Generator) -> Estimate:
+    if not all(np.isfinite(d).all() for d in differences):  # a training that diverges is told, and never ended by this
+        n, tokens = len(differences), sum(d.size for d in differences)
+        return Estimate(math.nan, None, None, n, n, tokens, None, "none: not finite", math.nan)
     return gain([float(d.sum()) for d in differences], [d.size for d in differences], rng=rng)
 
 

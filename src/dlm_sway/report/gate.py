@@ -32,7 +32,8 @@ class GateView:
 
     Attributes:
         verdict: PASS when it is open, else that of the worst thing that closes it.
-        headline: `the gate is closed by 2 things`, or that it is open and at which score.
+        headline: `the gate is closed by 2 things`, or that it is open and at which score; and whether the run left a
+            part of the suite out.
         breaches: what closes it, worst first.
     """
 
@@ -48,7 +49,8 @@ def gate_view(found: Gate) -> GateView:
 
 
 def _headline(found: Gate) -> str:
+    part = f", for a part of the suite ({', '.join(found.part)})" if found.part else ""
     if n := len(found.breaches):
-        return f"the gate is closed by {n} thing{'s' if n > 1 else ''}"
+        return f"the gate is closed by {n} thing{'s' if n > 1 else ''}{part}"
     reached = "" if found.score.score is None else f": score {found.score.score:.2f} of {found.threshold:.2f} needed"
-    return f"the gate is open{reached}"
+    return f"the gate is open{reached}{part}"

@@ -1,13 +1,14 @@
 """What breaks a gate: a failure, an error, a score or a coverage under its threshold, and on demand what is undecided.
 
 Everything is judged anew from the verdicts and scores of the probes, also for a result that was read from a file: the
-score, the coverage and the verdict that stand in it are not believed.
+score, the coverage and the verdict that stand in it are not believed. A probe that was asked and whose answer is gone
+closes the gate too: without it a result would pass by what was cut out of it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -16,7 +17,7 @@ from dlm_sway.core.result import Category, ProbeResult, SuiteResult, Verdict
 from dlm_sway.suite.score import Score, composite, weights_with
 from dlm_sway.suite.spec import WEIGHTS
 
-Why: TypeAlias = Literal["error", "fail", "score", "coverage", "inconclusive"]
+Why: TypeAlias = Literal["error", "fail", "score", "coverage", "inconclusive", "missing"]
 
 _THRESHOLD: Final = 0.6
 _EXIT: Final[Mapping[Why, ExitCode]] = {
@@ -25,7 +26,9 @@ _EXIT: Final[Mapping[Why, ExitCode]] = {
     "score": ExitCode.FAIL,
     "coverage": ExitCode.INCONCLUSIVE,
     "inconclusive": ExitCode.INCONCLUSIVE,
+    "missing": ExitCode.INCONCLUSIVE,
 }
+_COUNTS: Final = frozenset({Verdict.PASS, Verdict.WARN})
 _WORST_FIRST: Final = (ExitCode.ERROR, ExitCode.FAIL, ExitCode.INCONCLUSIVE)
 
 
@@ -53,12 +56,14 @@ class Gate:
         score: the composite, made anew.
         threshold: the score that was asked for.
         coverage_threshold: the coverage that was asked for.
+        part: options of the run that left a part of the suite unasked, such as `--only`.
     """
 
     breaches: tuple[Breach, ...]
     score: Score
     threshold: float
     coverage_threshold: float
+    part: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -88,11 +93,13 @@ def gate(
     lowest = _number(asked.get("score_threshold"), _THRESHOLD) if threshold is None else threshold
     share = _number(asked.get("coverage_threshold"), _THRESHOLD) if coverage_threshold is None else coverage_threshold
     own = {**_weights(asked), **(weights or {})}
-    score = composite(result.probes, _categories(asked), weights=weights_with(own))
+    categories = _categories(asked)
+    score = composite(result.probes, categories, weights=weights_with(own))
     found = [breach for probe in result.probes if (breach := _of_probe(probe, strict=strict))]
+    found += _of_loss(asked, categories, result.probes)
     found += _of_score(score, lowest) + _of_coverage(score, share)
     ranked = sorted(found, key=lambda breach: _WORST_FIRST.index(_EXIT[breach.why]))
-    return Gate(tuple(ranked), score, lowest, share)
+    return Gate(tuple(ranked), score, lowest, share, _part(asked))
 
 
 def _of_probe(probe: ProbeResult, *, strict: bool) -> Breach | None:
@@ -103,17 +110,44 @@ def _of_probe(probe: ProbeResult, *, strict: bool) -> Breach | None:
     return None if why is None else Breach(why, probe.name, probe.message or str(probe.verdict))
 
 
+def _of_loss(
+    asked: Mapping[str, Any], categories: Mapping[str, Category], probes: Sequence[ProbeResult]
+) -> Iterator[Breach]:
+    """Yield what a run had and the result has lost: an answer, or what a score counts for."""
+    known, names = asked.get("categories"), {probe.name for probe in probes}
+    for name in known if isinstance(known, Mapping) else ():
+        if name not in names:
+            yield Breach("missing", str(name), "it was asked, and the result has no answer of it; run the suite again")
+    for probe in probes if categories else ():  # with none at all nothing is scored, and the coverage says so
+        if probe.name not in categories and probe.score is not None and probe.verdict in _COUNTS:
+            yield Breach("missing", probe.name, "the result does not say what it counts for; run the suite again")
+
+
 def _of_score(score: Score, lowest: float) -> list[Breach]:
     if score.score is None or score.score >= lowest:
         return []  # with nothing scored the coverage is 0, which says so
-    return [Breach("score", "score", f"the score of {score.score:.2f} is under {lowest:.2f}")]
+    reached, needed = _apart(score.score, lowest, "f")
+    return [Breach("score", "score", f"the score of {reached} is under {needed}")]
 
 
 def _of_coverage(score: Score, share: float) -> list[Breach]:
-    if score.coverage >= share and score.score is not None:
+    if score.score is None:
+        return [Breach("coverage", "coverage", "nothing was scored")]
+    if score.coverage >= share:
         return []
-    what = f"{score.coverage:.0%} of what the score is made of was decided, under {share:.0%}"
-    return [Breach("coverage", "coverage", "nothing was scored" if score.score is None else what)]
+    reached, needed = _apart(score.coverage, share, "%")
+    return [Breach("coverage", "coverage", f"{reached} of what the score is made of was decided, under {needed}")]
+
+
+def _apart(reached: float, needed: float, form: Literal["f", "%"]) -> tuple[str, str]:
+    """Return two numbers with as many digits as tell them apart: nobody can mend a 0.60 that is under 0.60."""
+    first = 2 if form == "f" else 0
+    texts = ((f"{reached:.{n}{form}}", f"{needed:.{n}{form}}") for n in range(first, first + 9))
+    return next((both for both in texts if both[0] != both[1]), (str(reached), str(needed)))
+
+
+def _part(asked: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"--{name}" for name in ("only", "skip", "limit") if asked.get(name))
 
 
 def _asked(result: SuiteResult) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Self
@@ -29,14 +30,14 @@ class Stopped:
     """A run that did not end.
 
     Attributes:
-        began: seconds since 1970.
+        when: it began, by the clock of this machine.
         asked: what it was asked.
         phase: what it was doing last.
         done: view-tokens scored.
         total: view-tokens planned by then.
     """
 
-    began: float
+    when: datetime
     asked: Mapping[str, Any]
     phase: str = ""
     done: int = 0
@@ -65,11 +66,20 @@ def stopped_run(path: Path) -> Stopped | None:
         except ValueError:
             continue
         found |= entry if isinstance(entry, dict) else {}
-    if not isinstance(found.get("began"), int | float) or not isinstance(found.get("asked"), dict):
+    when = _time_of(found.get("began"))
+    if when is None or not isinstance(found.get("asked"), dict):
         return None
     done, total = (found.get(name) for name in ("done", "total"))
     known = isinstance(done, int) and isinstance(total, int)
-    return Stopped(found["began"], found["asked"], str(found.get("phase", "")), *((done, total) if known else (0, 0)))
+    return Stopped(when, found["asked"], str(found.get("phase", "")), *((done, total) if known else (0, 0)))
+
+
+def _time_of(seconds: Any) -> datetime | None:
+    """Return a time from seconds since 1970, or None where they name none: what a crash left may hold any number."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
 
 
 class Journal:

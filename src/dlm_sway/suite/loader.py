@@ -38,6 +38,7 @@ def load_spec(path: Path | str) -> Suite:
     document = read_yaml(path)
     faults = list(document.faults)
     raw = _mapping(document, faults)
+    _require_no_result(raw, path)
     found = _validated(raw, path, document, faults)
     members = Members(path, document, raw.get("suite"), data=_data(raw), defaults=_section(raw, "defaults"))
     pairs = members.read()
@@ -67,6 +68,18 @@ def _mapping(document: Document, faults: list[Fault]) -> dict[str, Any]:
         faults.append(Fault(document.place(()), what, "begin with `version: 1`"))
         return {}
     return {key: value for key, value in document.value.items() if not str(key).startswith(_SHARED)}
+
+
+def _require_no_result(raw: Mapping[str, Any], path: Path) -> None:
+    """Return unless the file is what a run wrote, which is YAML too and would be a flood of unknown keys.
+
+    Raises:
+        BadInputError: it is.
+    """
+    if "schema_version" in raw and {"probes", "links"} & raw.keys():
+        what = "is a result, not a suite file"
+        remedy = "`sway report` shows it, and `sway gate` judges it where its name ends in .json"
+        raise BadInputError(what, where=path, remedy=remedy)
 
 
 def _validated(raw: Mapping[str, Any], path: Path, document: Document, faults: list[Fault]) -> SuiteFile | None:

@@ -16,6 +16,7 @@ from dlm_sway.suite.version import upgraded
 
 _MAX_BYTES: Final = 256 * 2**20
 _REMEDY: Final = "name a file that `sway run --json` or `sway check --json` wrote"
+_OF_SUITE: Final = "name a file that `sway run SPEC --json PATH` wrote"
 _SOUND: Final = QUESTIONS[0]
 
 
@@ -30,8 +31,7 @@ def read_any(source: SuiteResult | CheckResult | Path | str) -> SuiteResult:
     if isinstance(source, CheckResult):
         return _of_check(source)
     path = Path(source).expanduser()
-    raw = _document(path)
-    return _validated(raw, path)
+    return _validated(_document(path, _REMEDY), path, _REMEDY)
 
 
 def read_suite(path: Path) -> SuiteResult:
@@ -40,36 +40,39 @@ def read_suite(path: Path) -> SuiteResult:
     Raises:
         BadInputError: the file cannot be read, is no such result, or was written by a newer sway.
     """
-    raw = _document(path.expanduser())
+    raw = _document(path.expanduser(), _OF_SUITE)
     if "questions" in raw:
-        raise BadInputError("is the result of a check, not of a suite", where=path, remedy="run `sway run SPEC --json`")
-    return _validated(raw, path)
+        raise BadInputError("is the result of a check, not of a suite", where=path, remedy=_OF_SUITE)
+    return _validated(raw, path, _OF_SUITE)
 
 
-def _validated(raw: dict[str, Any], path: Path) -> SuiteResult:
-    raw = upgraded(raw, newest=SCHEMA_VERSION, where=path, remedy=_REMEDY)
+def _validated(raw: dict[str, Any], path: Path, remedy: str) -> SuiteResult:
+    raw = upgraded(raw, newest=SCHEMA_VERSION, where=path, remedy=remedy)
     try:
         found = _of_check(CheckResult.model_validate(raw)) if "questions" in raw else SuiteResult.model_validate(raw)
     except ValidationError as e:
         first = e.errors()[0]
         what = f"is no result: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise BadInputError(what, where=path, remedy=_REMEDY) from None
-    return _in_range(found, path)
+        raise BadInputError(what, where=path, remedy=remedy) from None
+    return _usable(found, path, remedy)
 
 
-def _in_range(result: SuiteResult, path: Path) -> SuiteResult:
-    """Return the result if each of its scores can be one: a gate believes what stands there.
+def _usable(result: SuiteResult, path: Path, remedy: str) -> SuiteResult:
+    """Return the result if each of its scores can be one, and stands for a probe of its own: a gate believes them.
 
     Raises:
-        BadInputError: one is outside [0, 1].
+        BadInputError: one is outside [0, 1], or two probes have one name.
     """
+    names = [probe.name for probe in result.probes]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadInputError(f"is no result: two probes are called `{twice}`", where=path, remedy=remedy)
     named = {"score": result.score, "coverage": result.coverage}
     named |= {f"components.{name}": value for name, value in result.components.items()}
     named |= {f"probes.{i}.score": probe.score for i, probe in enumerate(result.probes)}
     for where, value in named.items():
         if value is not None and not 0 <= value <= 1:
             what = f"is no result: {where} is {value:g}, and a score lies in [0, 1]"
-            raise BadInputError(what, where=path, remedy=_REMEDY)
+            raise BadInputError(what, where=path, remedy=remedy)
     return result
 
 
@@ -105,18 +108,18 @@ def _without_a_probe(result: CheckResult) -> tuple[ProbeResult, ...]:
     )
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _document(path: Path, remedy: str) -> dict[str, Any]:
     try:
         with path.open("rb") as handle:
             raw = handle.read(_MAX_BYTES + 1)
     except OSError as e:
-        raise BadInputError(f"cannot be read: {e.strerror}", where=path, remedy=_REMEDY) from None
+        raise BadInputError(f"cannot be read: {e.strerror}", where=path, remedy=remedy) from None
     if len(raw) > _MAX_BYTES:
-        raise BadInputError("is too large for a result", where=path, remedy=_REMEDY)
+        raise BadInputError("is too large for a result", where=path, remedy=remedy)
     try:
         found = json.loads(raw, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise BadInputError("is no JSON", where=path, remedy=_REMEDY) from None
+        raise BadInputError("is no JSON", where=path, remedy=remedy) from None
     if not isinstance(found, dict):
-        raise BadInputError("is no result", where=path, remedy=_REMEDY)
+        raise BadInputError("is no result", where=path, remedy=remedy)
     return found

@@ -21,6 +21,8 @@ _LEFT_OUT: Final = frozenset({Verdict.SKIP, Verdict.INCONCLUSIVE})
 _SHOWS: Final = frozenset({"adherence", "attribution"})
 """Categories whose claims only an adapter that learned something passes; a harmless one passes the others too."""
 _WEAK, _PARTIAL = 0.3, 0.6
+_DIGITS: Final = 12
+"""A weighted mean of equal numbers misses them by a last bit, and one that stands on a threshold reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,18 @@ def composite(
         if mark is not None:
             marks.setdefault(category, []).append(mark)
     components = {category: sum(found) / len(found) for category, found in marks.items()}
-    total = sum(weights[c] for c in components)
-    score = sum(weights[c] * value for c, value in components.items()) / total if total else None
-    whole = sum(weights[c] for c in asked)
-    decided = sum(weights[c] * len(marks.get(c, ())) / n for c, n in asked.items())
-    coverage = decided / whole if whole else 0.0
+    score = _mean(components, weights)
+    coverage = _mean({c: len(marks.get(c, ())) / n for c, n in asked.items()}, weights) or 0.0
     return Score(score, components, coverage, _band(score, results, categories))
+
+
+def _mean(values: Mapping[Category, float], weights: Mapping[Category, float]) -> float | None:
+    """Return the weighted mean; None of no values."""
+    largest = max((weights[c] for c in values), default=0.0)
+    if not largest:
+        return None
+    shares = {c: weights[c] / largest for c in values}  # weights may be near the end of floats, and their sum beyond
+    return round(sum(shares[c] * value for c, value in values.items()) / sum(shares.values()), _DIGITS)
 
 
 def _mark(result: ProbeResult) -> float | None:
