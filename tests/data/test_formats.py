@@ -478,7 +478,12 @@ def test_a_record_that_shares_its_line_is_named_by_its_number_in_the_array(tmp_p
     assert [s.where.removeprefix(f"{tmp_path}/") for s in read_sections(path)] == [
         "x.json:1", "x.json[1]:1", "x.json:2", "x.json[3]:2",
     ]  # fmt: skip
-    assert [item.label for item in in_file(path, "items")] == ["x.json:1", "x.json[1]:1", "x.json:2", "x.json[3]:2"]
+    assert [item.label for item in in_file(path, "items", called="x")] == [
+        "x.json:1",
+        "x.json[1]:1",
+        "x.json:2",
+        "x.json[3]:2",
+    ]
 
 
 @pytest.mark.parametrize(

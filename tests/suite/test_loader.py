@@ -104,6 +104,7 @@ def test_named_data_becomes_the_items_of_a_probe(load: Load, tmp_path: Path) -> 
     spec: Any = suite.pairs[0][1]
     assert [(i.completion, i.label) for i in spec.items] == [("one", "train.txt:1"), ("two", "train.txt:3")]
     assert all(isinstance(i, TextItem) for i in spec.items)
+    assert [i.cluster for i in spec.items] == ["train:1", "train:3"]  # and nothing of where the file lies
     assert suite.data == {"train": tmp_path / "train.txt"}
 
 

@@ -6,6 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, Union
 
@@ -37,12 +38,14 @@ def holds(spec_type: type[BaseModel], name: str) -> Holds:
     return "word" if str in parts else "other"
 
 
-def in_file(path: Path, what: Holds) -> list[Any]:
+def in_file(path: Path, what: Holds, *, called: str) -> list[Any]:
     """Return what a data file holds, in the form that a field takes.
 
     Args:
         path: a file as `read_items` takes it; for cases JSONL with a case on each line.
         what: what the field holds: `items`, `sections`, `texts` or `cases`.
+        called: the suite's name for the data. Places in it are told by that: where the file lies on one machine is
+            nothing that a result should say, or differ by.
 
     Raises:
         BadInputError: the file cannot be read, or a line of it is no case.
@@ -50,11 +53,16 @@ def in_file(path: Path, what: Holds) -> list[Any]:
     if what == "cases":
         return list(_objects(path))
     if what == "sections":
-        return list(section_items(every_section(path)))
+        return [_placed(item, path, called) for item in section_items(every_section(path))]
     items = read_items(path)
     if what == "texts":
         return [item.prompt or item.completion for item in items]
-    return [as_text_item(item) for item in items]
+    return [_placed(as_text_item(item), path, called) for item in items]
+
+
+def _placed(item: TextItem, path: Path, called: str) -> TextItem:
+    place = item.cluster.removeprefix(str(path))
+    return item if place == item.cluster else replace(item, cluster=called + place)
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:

@@ -131,7 +131,7 @@ class Members:
 
     def _read(self, name: str, what: Any) -> list[Any] | None:
         try:
-            return in_file(from_file(self.path, self.data[name]), what)
+            return in_file(from_file(self.path, self.data[name]), what, called=name)
         except SwayError as e:
             where = f"{e.where}: " if e.where else ""
             self._fault((_DATA, name), f"{where}{e.what}", e.remedy)
