@@ -131,6 +131,7 @@ def test_the_offset_counts_the_byte_order_mark(tmp_path: Path) -> None:
         (b"PK\x03\x04\x14\0", "zip archive"),
         (b"PAR1\x15\x04", "is Parquet, and no text; give it the ending .parquet"),
     ],
+    ids=["gzip", "zstandard", "xz", "zip", "parquet"],
 )
 def test_what_is_packed_is_named_with_the_way_to_unpack_it(tmp_path: Path, raw: bytes, message: str) -> None:
     path = tmp_path / "a.jsonl.gz"
