@@ -178,9 +178,11 @@ def test_certain_harm_to_one_register_decides_an_open_average(ran: Run, language
     assert result.verdict is Verdict.FAIL
 
 
-def _lists_lose(scores_of: MakeScores, much: float, *, rest: float = 0.0) -> tuple[ProbeResult, list[list[str]]]:
+def _lists_lose(
+    scores_of: MakeScores, much: float, *, rest: float = 0.0, **options: Any
+) -> tuple[ProbeResult, list[list[str]]]:
     """Return the result where one register of the shipped corpus loses `much`, and the registers of each round."""
-    probe, spec = build_probe({"name": "x", "kind": "external_perplexity", "null_tokens": 0})
+    probe, spec = build_probe({"name": "x", "kind": "external_perplexity", "null_tokens": 0, **options})
     env, rng, seen, rounds = Env(), np.random.default_rng(0), (), []
     while asks := probe.plan(spec, env, seen):
         rounds.append([item.stratum for item in asks[0].items])
@@ -210,6 +212,11 @@ def test_a_register_that_surely_lost_and_perhaps_more_than_the_margin_leaves_the
     assert "surely under the margin (bound +0.0" in result.message
     assert "but perhaps over it on: lists (+0.05" in result.message
     assert sum(map(len, rounds)) == 32 + 25
+
+
+def test_without_reading_on_the_looks_are_all_that_is_read(scores_of: MakeScores) -> None:
+    _, rounds = _lists_lose(scores_of, 0.12, read_on=False)
+    assert [len(kinds) for kinds in rounds] == [32]
 
 
 @pytest.mark.parametrize(("lists", "rest"), [(0.0, 0.0), (0.03, 0.0), (0.02, 0.02)])

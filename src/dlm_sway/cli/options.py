@@ -59,7 +59,7 @@ Draws: TypeAlias = Annotated[
 ]
 Quick: TypeAlias = Annotated[
     bool,
-    option("--quick", help="19 draws on fewer tokens: faster, with less power."),
+    option("--quick", help="19 draws on fewer tokens, and no more of a kind of text in doubt: faster, less sure."),
 ]
 BatchTokens: TypeAlias = Annotated[
     int | None,

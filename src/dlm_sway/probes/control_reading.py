@@ -66,6 +66,7 @@ class Reading:
         margin: the largest loss that counts as no harm, in the unit of the scores.
         env: the run's level and random streams.
         name: of the probe.
+        reads_on: whether registers in doubt are read on.
     """
 
     passages: tuple[TextItem, ...]
@@ -73,6 +74,7 @@ class Reading:
     margin: float
     env: Env
     name: str
+    reads_on: bool = True
 
     def looked(self, parts: Sequence[Scores]) -> int:
         """Return how many of these rounds, the first ones, were looks at all registers."""
@@ -89,7 +91,7 @@ class Reading:
         whole = self.decide(Read(parts[:n]))
         if n < len(self.ends) and not self._settles(whole):
             return self.passages[self.ends[n - 1] : self.ends[n]]
-        return self._in_doubt(Read(parts)) if whole.decision == "within" else ()
+        return self._in_doubt(Read(parts)) if self.reads_on and whole.decision == "within" else ()
 
     def decide(self, read: Read) -> NonInferiority:
         """Return the bound over these passages, at the level that Pocock's constant leaves to each look.

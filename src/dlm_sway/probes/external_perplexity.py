@@ -34,6 +34,7 @@ class ExternalPerplexitySpec(ProbeSpec):
         margin: the largest loss that counts as no harm, nat per token.
         max_tokens: read at most so many tokens of a passage, its first ones.
         null_tokens: about how many tokens each null sees, for the figure shown beside; 0 for no such figure.
+        read_on: whether a register in doubt is read on after the average is decided; off is faster and overlooks more.
     """
 
     kind: Literal["external_perplexity"] = "external_perplexity"
@@ -41,6 +42,7 @@ class ExternalPerplexitySpec(ProbeSpec):
     margin: float = Field(default=0.05, gt=0)
     max_tokens: int = Field(default=128, ge=16)
     null_tokens: int = Field(default=96, ge=0)
+    read_on: bool = True
 
 
 @register("external_perplexity")
@@ -115,7 +117,8 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
 
 def _reading(spec: ExternalPerplexitySpec, env: Env) -> Reading:
     passages = _passages(spec, env)
-    return Reading(passages, looks(len(passages), LOOKS), env.unit.threshold(spec.margin), env, spec.name)
+    margin = env.unit.threshold(spec.margin)
+    return Reading(passages, looks(len(passages), LOOKS), margin, env, spec.name, reads_on=spec.read_on)
 
 
 def _passages(spec: ExternalPerplexitySpec, env: Env) -> tuple[TextItem, ...]:

@@ -56,7 +56,7 @@ def check(  # the arguments are the options of the command
         device: `auto`, or what the backend calls its devices.
         dtype: `auto`, `fp32`, `bf16` or `fp16`.
         seed: of the nulls and of all resampling.
-        quick: 19 draws and 128 tokens a null.
+        quick: 19 draws, 128 tokens a null, and no kind of control text read on.
         batch_tokens: view-tokens a chunk.
         cache: folder where results outlive the run, so that it goes on where it stopped; None keeps nothing.
         trace: file that gets a JSON line a chunk, or None.

@@ -50,7 +50,8 @@ class Request:
         pairs: the probes that answer the questions.
         n_draws: number of rotation nulls.
         seed: of the nulls and of all resampling.
-        quick: whether there are fewer nulls, which see fewer tokens, and nothing is looked for beyond the questions.
+        quick: whether there are fewer nulls, which see fewer tokens, no kind of control text is read on, and nothing is
+            looked for beyond the questions.
         batch_tokens: view-tokens a chunk, or None for the engine's own.
     """
 
@@ -142,7 +143,7 @@ def _pairs(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...], *, quick: 
     if items:
         spec = {"name": "target_gain", "items": items, "held_out": unseen, **tokens}
         pairs = (*pairs, (TargetGain(), TargetGainSpec.model_validate(spec)))
-    control = {"name": "external_perplexity", **CONTROL}
+    control = {"name": "external_perplexity", **CONTROL, "read_on": not quick}
     pairs = (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec.model_validate(control)))
     return pairs if quick or not items else (*pairs, *_findings(items, unseen))
 
