@@ -211,6 +211,7 @@ def test_a_register_that_surely_lost_and_perhaps_more_than_the_margin_leaves_the
     assert (result.verdict, result.score) == (Verdict.INCONCLUSIVE, None)
     assert "surely under the margin (bound +0.0" in result.message
     assert "but perhaps over it on: lists (+0.05" in result.message
+    assert result.message.endswith("more such text would decide")
     assert sum(map(len, rounds)) == 32 + 25
 
 

@@ -33,8 +33,7 @@ class TextEncoder:
                 the base's settings do not know, and save it with the tokenizer.
         """
         self.tokenizer = tokenizer
-        own = getattr(tokenizer, "eos_token_id", None)
-        self.stop_ids = frozenset((*stop_ids, *(() if own is None else (int(own),))))
+        self.stop_ids = frozenset((*stop_ids, *token_ids(getattr(tokenizer, "eos_token_id", None))))
         self._max_length = max_length
 
     @property
@@ -214,6 +213,11 @@ class TextEncoder:
         while len(ends) > 1 and ends[-1] == 0:
             ends.pop()
         return ids[: len(ends)], ends
+
+
+def token_ids(found: int | Iterable[int] | None) -> tuple[int, ...]:
+    """Return the ids that a model's settings name for one purpose: one, several or none."""
+    return (found,) if isinstance(found, int) else tuple(found or ())
 
 
 def _asking(prompt: str) -> Messages:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dlm_sway.backends.cpu_linear import fast_linears
-from dlm_sway.backends.encoding import TextEncoder
+from dlm_sway.backends.encoding import TextEncoder, token_ids
 from dlm_sway.backends.text_view import F32, Ids, PaddedView
 from dlm_sway.core.scoring import TokenDist
 
@@ -119,9 +119,8 @@ def _plainly(model: Any, *, pad: int, stops: frozenset[int], **options: Any) -> 
     """
     from transformers import GenerationConfig
 
-    found = getattr(model.generation_config, "eos_token_id", None)
-    own = [found] if isinstance(found, int) else found or ()
-    config = GenerationConfig(eos_token_id=sorted({*own, *stops}) or None, pad_token_id=pad, **options)
+    ends = sorted({*stops, *token_ids(getattr(model.generation_config, "eos_token_id", None))})
+    config = GenerationConfig(eos_token_id=ends or None, pad_token_id=pad, **options)
     holders = (model, model.get_base_model())  # PEFT hands its own to the model below
     before = [holder.generation_config for holder in holders]
     try:

@@ -198,13 +198,10 @@ class HttpClient:
     def _read(self, answer: _Answer, path: str, *, may_be_absent: bool) -> Any:
         if may_be_absent and answer.headers.get("content-type", "").startswith("text/html"):
             return None  # the page of a web interface, which answers to any path
-        found, is_json = None, True
         try:
             found = json.loads(answer.content)
         except (ValueError, RecursionError):
-            is_json = False
-        if not is_json:
-            raise _AgainError("the answer is no JSON, or was cut")
+            raise _AgainError("the answer is no JSON, or was cut") from None
         if not _is_error(found):
             return found
         if may_be_absent:

@@ -23,7 +23,7 @@ from dlm_sway.adapters.naming import Part, parse_name
 from dlm_sway.adapters.other_formats import is_mlx_adapter
 from dlm_sway.adapters.tensors import TensorFile
 from dlm_sway.adapters.weights_file import WEIGHTS_NAME
-from dlm_sway.backends.encoding import TextEncoder, context_window
+from dlm_sway.backends.encoding import TextEncoder, context_window, token_ids
 from dlm_sway.backends.mlx_config import complete, longest_alike, require_read
 from dlm_sway.backends.mlx_layers import Net
 from dlm_sway.backends.mlx_sites import Sites, put_in
@@ -106,7 +106,7 @@ def load(spec: ModelSpec, adapter: Path) -> Loaded:
     if longest is not None and longest < window:
         _log.warning(_WINDOWS, window, longest)
         window = longest
-    codec = TextEncoder(tokenizer, max_length=window, stop_ids=_ids(config.get("eos_token_id")))
+    codec = TextEncoder(tokenizer, max_length=window, stop_ids=token_ids(config.get("eos_token_id")))
     return Loaded(net, sites, codec, device, dtype)
 
 
@@ -213,7 +213,3 @@ def _plain(config: dict[str, Any]) -> Any:
     found = SimpleNamespace(**config)
     found.get_text_config = lambda: found
     return found
-
-
-def _ids(found: Any) -> tuple[int, ...]:
-    return (found,) if isinstance(found, int) else tuple(found or ())

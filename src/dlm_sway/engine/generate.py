@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dlm_sway.backends.base import BulkBackend, Format
+from dlm_sway.backends.encoding import token_ids
 from dlm_sway.core.errors import BadInputError, CannotRunError
 from dlm_sway.core.views import View
 from dlm_sway.engine.decode import CachedStepper, Ids, ModelSource, WholeStepper, decode
@@ -245,8 +246,7 @@ class _Picker:
 def _stop_ids(backend: BulkBackend) -> frozenset[int]:
     """Return the tokens that end a text: those of the model's generation config, and of the tokenizer."""
     config = getattr(getattr(backend, "model", None), "generation_config", None)
-    found = getattr(config, "eos_token_id", None)
-    own = [found] if isinstance(found, int) else found or ()
+    own = token_ids(getattr(config, "eos_token_id", None))
     return frozenset((*own, *getattr(backend.codec, "stop_ids", ())))
 
 

@@ -145,7 +145,7 @@ def _claim(
     if verdict is Verdict.PASS and still_open:
         # That all kinds of text together lost less than the margin does not show it of each.
         names = ", ".join(f"{name} ({lost:+.3f})" for name, lost in still_open.items())
-        verdict, tail = Verdict.INCONCLUSIVE, f"{tail}, but perhaps over it on: {names}"
+        verdict, tail = Verdict.INCONCLUSIVE, f"{tail}, but perhaps over it on: {names}; more such text would decide"
     if verdict is Verdict.PASS and overall.n_clusters < FEWEST:
         verdict, tail = Verdict.INCONCLUSIVE, f"so few do not show a rare large loss; give {FEWEST} or more"
     return Question(

@@ -33,7 +33,9 @@ _ADVICE: dict[tuple[str, Verdict], str] = {
         "no_harm",
         Verdict.FAIL,
     ): "It harms other text: train for fewer steps, with a lower rate or alpha, or mix in plain text.",
-    ("no_harm", Verdict.INCONCLUSIVE): "Harm is not decided by the shipped corpus: the loss lies at the margin.",
+    ("no_harm", Verdict.INCONCLUSIVE): "Harm is not decided by the shipped corpus: the loss lies at the "
+    "margin. Give passages of your own to `external_perplexity` in a suite (sway init writes one), or mix plain text "
+    "into training.",
     ("took", Verdict.WARN): "Some sections did not take; give them more weight in training: {message}",
     (
         "recital",
