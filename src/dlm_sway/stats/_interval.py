@@ -138,7 +138,8 @@ def acceleration(influences: Sequence[FloatArray]) -> float:
     """Return BCa's acceleration from the jackknife influences of each sample (Efron 1987; Davison-Hinkley 5.3)."""
     cubes = sum(float(np.sum(u**3)) / u.size**3 for u in influences)
     squares = sum(float(np.sum(u**2)) / u.size**2 for u in influences)
-    return cubes / (6 * squares**1.5) if squares > 0 else 0.0
+    size = squares**1.5  # 0 of influences under 1e-108, too: nothing that has a shape
+    return cubes / (6 * size) if size > 0 else 0.0
 
 
 def bca_bounds(resampled: FloatArray, estimate: float, a: float, *, z: float) -> tuple[float, float]:
