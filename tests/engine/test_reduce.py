@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
+from dlm_sway.engine import reduce
 from dlm_sway.engine.ask import Reducer
 from dlm_sway.engine.reduce import reduce_block
 from dlm_sway.stats import divergence
@@ -187,3 +188,18 @@ def test_bf16_logits_are_reduced_in_fp32() -> None:
     expected = reference(base.float().numpy(), views.float().numpy(), [0, 1, 2])["kl"]
     assert out["kl"].dtype == torch.float32
     np.testing.assert_allclose(out["kl"].numpy(), expected, rtol=1e-2, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_views", [0, 1, 5])
+def test_how_many_positions_are_reduced_at_a_time_changes_no_bit(monkeypatch: pytest.MonkeyPatch, n_views: int) -> None:
+    rng = np.random.default_rng(3)
+    base = (3 * rng.standard_normal((7, 301))).astype(np.float32)
+    views = base + 0.3 * rng.standard_normal((n_views, 7, 301)).astype(np.float32)
+    views[:1, 2, 5] = np.nan
+    views[1:2, 4] += 200 * (np.arange(301) == 1)  # a huge difference, of one position alone
+    target = [3, -1, 0, 300, 7, 1, 2]
+    whole = reduced(base, views, target)
+    for room in (1, 4 * 301 * max(1, n_views) * 3):
+        monkeypatch.setattr(reduce, "_IN_CACHE", room)
+        for name, values in reduced(base, views, target).items():
+            np.testing.assert_array_equal(values, whole[name], err_msg=name)

@@ -12,7 +12,7 @@ from torch import Tensor
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.engine.widths import rows_for
 
-_BLOCK_BYTES = 48 * 2**20  # one [V, p, K] block of logits; a handful are alive at a time
+_BLOCK_BYTES = 30 * 2**20  # one [V, p, K] block of logits; glibc maps what is over 32 MiB anew each time
 _AGREE = 1e-2  # bf16 logits of about 20 carry this much rounding; a missed soft cap or scale is off by whole units
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dlm_sway.engine.head import Head
 from dlm_sway.engine.kv_cache import Rows, left_padded
-from dlm_sway.engine.memory import give_back
 from dlm_sway.engine.rows import Row
 from dlm_sway.engine.widths import padded, rows_for
 
@@ -104,7 +103,6 @@ def blocks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield `(block of keep, logits [V, p, K])`; arguments as of `read`."""
     for begin, hidden in read(head, ids, keep, n_views=n_views, heads=heads):
-        give_back()  # what the layers needed, before the vocabulary needs as much
         for block, logits in head.blocks(hidden):
             first = begin + block.start
             yield slice(first, first + logits.shape[1]), logits
