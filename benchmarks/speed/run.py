@@ -226,8 +226,8 @@ def check_runs(base: Path, adapter: Path, folder: Path) -> dict[str, Any]:
     data.write_text("\n".join(demo_text("tidal-bell.txt").splitlines()[:24]), encoding="utf-8")
     # VmHWM starts anew with the program; ru_maxrss would carry over this process's own peak.
     code = (
-        "import sys; from dlm_sway.cli.app import run; run(sys.argv[1:]);"
-        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+        "import atexit; from dlm_sway.cli.app import main;"
+        "atexit.register(lambda: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])); main()"
     )
     out: dict[str, Any] = {}
     weights = (base / "model.safetensors").stat().st_size + (adapter / "adapter_model.safetensors").stat().st_size

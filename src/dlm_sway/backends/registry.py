@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol, runtime_checkable
 
 from dlm_sway.backends.base import BulkBackend
+from dlm_sway.core.collection import no_collection
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.extras import needs_extra
 from dlm_sway.core.model import ModelSpec
@@ -81,5 +82,5 @@ def open_backend(spec: ModelSpec, *, allow_custom: bool = False) -> Backend:
             where=str(spec.options.get("entry_point", spec.base)),
             remedy="if you trust it, give --allow-custom (from Python: allow_custom=True)",
         )
-    with needs_extra(f"a backend of kind {spec.kind!r}"):
+    with needs_extra(f"a backend of kind {spec.kind!r}"), no_collection():
         return backend_class(spec.kind).from_spec(spec)

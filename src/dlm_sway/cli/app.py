@@ -35,6 +35,7 @@ from dlm_sway.cli import (
     trace,
 )
 from dlm_sway.cli import run as run_command
+from dlm_sway.core.collection import collect_seldom, spare_the_end
 from dlm_sway.core.errors import ExitCode
 
 _COMPLETE = "_SWAY_COMPLETE"
@@ -88,7 +89,10 @@ app.add_typer(cache.app, name="cache")
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    collect_seldom()
+    code = run(sys.argv[1:])
+    spare_the_end()
+    sys.exit(code)
 
 
 def run(args: Sequence[str]) -> int:
