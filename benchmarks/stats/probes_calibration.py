@@ -32,14 +32,14 @@ F64 = np.ndarray[Any, np.dtype[np.float64]]
 # ---- external_perplexity: harm to one register --------------------------------------------------------------------
 
 
-def control(one: float, rest: float, run: int) -> tuple[ProbeResult, int]:
+def control(one: float, rest: float, run: int, spread: float = SPREAD, **options: Any) -> tuple[ProbeResult, int]:
     """Judge the shipped corpus where a register loses `one` nat/token and the others `rest`; with the passages read."""
     rng, tokens = stream(run, "control", repr(one), repr(rest)), 64
-    probe, spec = build_probe({"name": "x", "kind": "external_perplexity", "null_tokens": 0})
+    probe, spec = build_probe({"name": "x", "kind": "external_perplexity", "null_tokens": 0, **options})
     env, seen = Env(seed=run), ()
     while asks := probe.plan(spec, env, seen):
         items = asks[0].items
-        loss = rng.normal(np.where([i.stratum == "lists" for i in items], one, rest), SPREAD)
+        loss = rng.normal(np.where([i.stratum == "lists" for i in items], one, rest), spread)
         offsets = np.arange(len(items) + 1) * tokens
         gain = np.repeat(-loss, tokens)
         seen = (*seen, (Scores(items, (FINETUNED,), offsets, {"gain": gain[None]}, np.zeros_like(gain)),))
@@ -58,6 +58,15 @@ def control_rows(runs: int) -> None:
             alone = np.mean([r.evidence["loss"]["upper"] < r.evidence["margin"] for r, _ in found])
             read = np.mean([n for _, n in found])
             print(f"| {one} | {rest} | {shares(r.verdict for r, _ in found)} | {alone:.3f} | {read:.0f} |", flush=True)
+
+
+def quick_rows(runs: int) -> None:
+    """The same as `sway check --quick` asks: one look at 32 passages, of which it reads half as much."""
+    print("| one register loses | the others | PASS | WARN | FAIL | INCONCLUSIVE |")
+    print("|---|---|---|---|---|---|")
+    for one, rest in ((0.0, 0.0), (0.02, 0.02), (0.05, 0.05), (0.08, 0.08), (0.12, 0.12), (0.12, 0.0), (0.2, 0.0)):
+        found = [control(one, rest, r, spread=SPREAD * 2**0.5, max_passages=32, read_on=False)[0] for r in range(runs)]
+        print(f"| {one} | {rest} | {shares(r.verdict for r in found)} |", flush=True)
 
 
 # ---- calibration_drift -----------------------------------------------------------------------------------------------
@@ -216,7 +225,14 @@ def shares(verdicts: Iterable[Verdict]) -> str:
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     assert auc([1.0], [0.0], rng=stream(0, "check")).estimate == 1.0
-    for rows, fewer in ((control_rows, 1), (drift_rows, 1), (leak_rows, 1), (canary_rows, 1), (member_rows, 2)):
+    for rows, fewer in (
+        (control_rows, 1),
+        (quick_rows, 1),
+        (drift_rows, 1),
+        (leak_rows, 1),
+        (canary_rows, 1),
+        (member_rows, 2),
+    ):
         rows(runs // fewer)
         print()
 

@@ -244,3 +244,22 @@ def test_passages_are_cut_and_read_as_plain_text(driven: Callable[..., Driven]) 
     passages = [{"text": " ".join(["w60 w61"] * 100), "label": str(i), "cluster": str(i)} for i in range(6)]
     found = driven({"chat_template": True}, {"kind": "external_perplexity", "passages": passages}, format="chat")
     assert found.results[0].evidence["n_tokens"] == 6 * 128
+
+
+def test_at_most_so_many_passages_are_read_as_many_of_each_register_in_one_look(ran: Run, language: Language) -> None:
+    result = _harm(ran, BORDERLINE, max_passages=36, read_on=False)
+    assert result.evidence["n_items"] == 36
+    assert {row["n_items"] for row in result.evidence["registers"]} == {4}
+    looked = _harm(ran, BORDERLINE, margin=0.2, read_on=False).evidence
+    assert looked["n_items"] == 32
+    # Nobody looks twice, so no bound is widened for it.
+    assert _width(result.evidence) < 0.85 * _width(looked)
+    own = _passages(language, registers=3, each=20)
+    found = _harm(ran, BORDERLINE, passages=own, max_passages=33, read_on=False).evidence
+    assert [row["n_items"] for row in found["registers"]] == [11, 11, 11]
+
+
+def _width(evidence: dict[str, Any]) -> float:
+    """Return half the interval in standard errors of a mean of as many passages."""
+    loss = evidence["loss"]
+    return float((loss["upper"] - loss["estimate"]) * evidence["n_items"] ** 0.5)

@@ -244,3 +244,18 @@ def test_chat_without_a_template_is_an_error(ran: Run, language: Language) -> No
     result = _learn(ran, language(6), settings={"format": "chat"})
     assert result.verdict is Verdict.ERROR
     assert "the tokenizer has no chat template" in result.message
+
+
+def test_of_each_text_the_first_tokens_can_be_all_that_is_read(ran: Run, language: Language) -> None:
+    texts, held_out = language(12, length=40), language(8, seed=1, length=40)
+    backend = DummyBackend(DummyOptions(adapter="trained", towards=texts))
+    result = ran(backend, kind="target_gain", items=texts, held_out=held_out, max_tokens=16)
+    sums = []
+    for opened in (backend.as_base(), backend.as_finetuned()):
+        with opened as view:
+            sums.append(sum(view.logprob_of("", " ".join(text.split()[:16])) for text in texts))
+    assert result.raw == pytest.approx((sums[1] - sums[0]) / (12 * 16), rel=1e-5)
+    assert [result.evidence[n]["gain"]["n_tokens"] for n in ("on_target", "generalises")] == [12 * 16, 8 * 16]
+    assert result.evidence["control"]["n_tokens"] <= 24 * 16
+    assert "nat/token of the first 16 tokens, " in result.message
+    assert "first" not in ran(backend, kind="target_gain", items=texts).message

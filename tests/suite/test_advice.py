@@ -9,9 +9,9 @@ from dlm_sway.suite.advice import next_steps
 from dlm_sway.suite.result import QUESTIONS
 
 
-def _steps(*, adapter: str = "runs/a", **verdicts: str) -> tuple[str, ...]:
+def _steps(*, adapter: str = "runs/a", quick: bool = False, **verdicts: str) -> tuple[str, ...]:
     questions = {name: Question(verdict=Verdict(verdicts.get(name, "pass"))) for name in QUESTIONS}
-    return next_steps(questions, adapter=adapter, base="org/base")
+    return next_steps(questions, adapter=adapter, base="org/base", quick=quick)
 
 
 def test_nothing_is_left_to_do_after_six_passes() -> None:
@@ -46,3 +46,10 @@ def test_names_are_safe_to_paste_into_a_shell() -> None:
     name = "my adapter; rm -rf x"
     (step,) = _steps(adapter=name, sound="fail")
     assert shlex.quote(name) in step
+
+
+def test_what_a_quick_look_left_open_is_asked_in_full_and_said_once() -> None:
+    open_ones = dict.fromkeys(("learned", "on_target", "generalises", "no_harm"), "inconclusive")
+    assert [step.split(":")[0] for step in _steps(quick=True, **open_ones)] == ["Ask again without --quick"]
+    assert _steps(quick=True, sound="inconclusive") == _steps(sound="inconclusive")
+    assert _steps(quick=True, no_harm="fail") == _steps(no_harm="fail")

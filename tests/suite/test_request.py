@@ -16,7 +16,7 @@ from dlm_sway.data.splits import HeldOut
 from dlm_sway.engine.ask import TextItem
 from dlm_sway.probes.base import build_probe
 from dlm_sway.probes.controls import matched_controls
-from dlm_sway.suite.request import QUICK_TOKENS, Request, read_request
+from dlm_sway.suite.request import QUICK_CUT, QUICK_PASSAGES, QUICK_TOKENS, Request, read_request
 
 
 def _file(root: Path, name: str, texts: Sequence[str]) -> Path:
@@ -51,7 +51,8 @@ def test_data_in_sections_are_asked_which_took_of_the_texts_that_are_read_anyway
     sections = specs["section_internalization"]
     assert [(i.cluster, i.completion) for i in sections.sections] == [("One", "a b"), ("One", "c d"), ("Two", "e f")]
     assert [i.completion for i in specs["target_gain"].items] == ["a b", "c d", "e f"]
-    assert (sections.read, bool(sections.controls)) == ("whole", True)
+    assert (sections.read, bool(sections.controls), sections.text_tokens) == ("whole", True, QUICK_CUT)
+    assert _specs(_read(tmp_path, data=data))["section_internalization"].text_tokens is None
 
 
 def test_items_are_named_by_file_and_line(tmp_path: Path) -> None:
@@ -75,6 +76,22 @@ def test_quick_means_fewer_draws_and_tokens(tmp_path: Path) -> None:
     assert (quick.n_draws, whole.n_draws) == (19, 39)
     for kind in ("delta_kl", "target_gain"):
         assert _specs(quick)[kind].null_tokens == QUICK_TOKENS < _specs(whole)[kind].null_tokens
+        assert (_specs(quick)[kind].max_tokens, _specs(whole)[kind].max_tokens) == (QUICK_CUT, None)
+    harm = _specs(quick)["external_perplexity"]
+    assert (harm.max_tokens, harm.max_passages, harm.read_on) == (QUICK_CUT, QUICK_PASSAGES, False)
+
+
+def test_quick_reads_the_beginnings_of_few_texts_whatever_the_size_of_the_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    many = [f"line {i} of many " + "and on it goes " * 40 for i in range(300)]
+    data, held_out = _file(tmp_path, "d.txt", many[:200]), _file(tmp_path, "h.txt", many[200:])
+    quick, whole = (
+        _specs(_read(tmp_path, data=data, held_out=held_out, quick=q))["target_gain"] for q in (True, False)
+    )
+    assert (len(quick.items), len(quick.held_out)) == (32, 32)
+    assert (len(whole.items), len(whole.held_out)) == (128, 100)
+    assert "d.txt: 200 texts in it, of which 32 are read, drawn by the seed" in caplog.text
 
 
 def test_held_out_text_alone_is_refused(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ Draws: TypeAlias = Annotated[
 ]
 Quick: TypeAlias = Annotated[
     bool,
-    option("--quick", help="19 draws on fewer tokens, and no more of a kind of text in doubt: faster, less sure."),
+    option("--quick", help="19 draws, and only the beginning of at most 32 texts: faster, less sure."),
 ]
 BatchTokens: TypeAlias = Annotated[
     int | None,

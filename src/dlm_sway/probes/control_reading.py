@@ -124,21 +124,24 @@ class Reading:
         )
 
     def open_registers(self, read: Read) -> dict[str, float]:
-        """Return registers, with their losses, that surely lost something, and more than the margin by the estimate."""
+        """Return registers, with their losses, that surely lost something, and more than the margin by the estimate.
+
+        Where nothing is read on, an early look at a few passages of each register is all there is; one of nine would
+        often seem to have lost something by chance, so then it must be sure over all of them (Sidak).
+        """
         names = np.array(read.registers)
+        alpha = self.env.alpha if self.reads_on else 1 - (1 - self.env.alpha) ** (1 / len(set(read.registers)))
         found: dict[str, float] = {}
         for name, (lost, _) in read.lost().items():
             mask = names == name
-            if lost > self.margin and self._surely_lost(read, mask, name):
+            if lost > self.margin and self._surely_lost(read, mask, name, alpha=alpha):
                 found[name] = lost
         return found
 
-    def _surely_lost(self, read: Read, mask: npt.NDArray[np.bool_], name: str) -> bool:
+    def _surely_lost(self, read: Read, mask: npt.NDArray[np.bool_], name: str, *, alpha: float) -> bool:
         own = [c for c, is_own in zip(read.clusters, mask, strict=True) if is_own]
         rng = self.env.rng(self.name, "open", name)
-        alone = non_inferiority(
-            read.loss[mask], read.tokens[mask], own, margin=self.margin, alpha=self.env.alpha, rng=rng
-        )
+        alone = non_inferiority(read.loss[mask], read.tokens[mask], own, margin=self.margin, alpha=alpha, rng=rng)
         return alone.lower is not None and alone.lower > 0
 
     def _settles(self, whole: NonInferiority) -> bool:

@@ -44,6 +44,7 @@ class DeltaKLSpec(ProbeSpec):
         prompts: texts; the built-in 32 when none are given.
         position: every token of a text, or the next token after it.
         divergence: what `learned` compares; `kl` is KL(base || view), which `applied` takes whatever stands here.
+        max_tokens: score at most so many tokens of a text, its first ones; all of them when not given.
         null_tokens: about how many tokens each null sees.
         min_ratio: the smallest ratio to the median null worth a pass.
     """
@@ -52,6 +53,7 @@ class DeltaKLSpec(ProbeSpec):
     prompts: Items = ()
     position: Literal["all", "last"] = "all"
     divergence: Literal["kl", "js", "tv"] = "kl"
+    max_tokens: int | None = Field(default=None, ge=16)
     null_tokens: int = Field(default=192, ge=16)
     min_ratio: float = Field(default=1.2, gt=1)
 
@@ -81,7 +83,7 @@ class DeltaKL(Probe[DeltaKLSpec]):
             return _TEXT.plan(_as_text(spec, env), env, seen)
         if not seen:
             items = _items(spec)
-            plain = _ask(spec, env, items, (FINETUNED,), cut=None)
+            plain = _ask(spec, env, items, (FINETUNED,), cut=spec.max_tokens)
             if env.null_refusal:
                 return (plain,)
             return plain, pilot_ask(items, env, position=_position(spec))

@@ -33,6 +33,7 @@ class ExternalPerplexitySpec(ProbeSpec):
         passages: control texts, their `stratum` the register; the shipped corpus when none are given.
         margin: the largest loss that counts as no harm, nat per token.
         max_tokens: read at most so many tokens of a passage, its first ones.
+        max_passages: read at most so many passages, the first in the order they are read in; all when not given.
         null_tokens: about how many tokens each null sees, for the figure shown beside; 0 for no such figure.
         read_on: whether a register in doubt is read on after the average is decided; off is faster and overlooks more.
     """
@@ -41,6 +42,7 @@ class ExternalPerplexitySpec(ProbeSpec):
     passages: Items = ()
     margin: float = Field(default=0.05, gt=0)
     max_tokens: int = Field(default=128, ge=16)
+    max_passages: int | None = Field(default=None, ge=1)
     null_tokens: int = Field(default=96, ge=0)
     read_on: bool = True
 
@@ -73,7 +75,7 @@ class ExternalPerplexity(Probe[ExternalPerplexitySpec]):
         texts = reading.after(_parts(seen, env))
         if not texts:
             return ()
-        asks = [Ask(texts, (FINETUNED,), _GAIN, format="raw", max_tokens=spec.max_tokens * env.unit.length)]
+        asks = [Ask(texts, (FINETUNED,), _GAIN, format="raw", max_tokens=env.unit.positions(spec.max_tokens))]
         if not seen and spec.null_tokens and not env.null_refusal:
             some = subset(reading.passages, tokens=spec.null_tokens, cut=NULL_CUT, rng=env.rng(spec.name, "nulls"))
             asks.append(Ask(some, env.adapter_and_nulls(), _GAIN, format="raw", max_tokens=NULL_CUT))
@@ -124,8 +126,10 @@ def _reading(spec: ExternalPerplexitySpec, env: Env) -> Reading:
 def _passages(spec: ExternalPerplexitySpec, env: Env) -> tuple[TextItem, ...]:
     """Return what is read, in an order whose beginnings are balanced; the corpus is shipped in one."""
     if not spec.passages:
-        return tuple(TextItem("", p.text, p.id, p.id, p.register) for p in control_passages())
-    return reading_order(spec.passages, [p.stratum for p in spec.passages], rng=env.rng(spec.name, "order"))
+        every = tuple(TextItem("", p.text, p.id, p.id, p.register) for p in control_passages())
+    else:
+        every = reading_order(spec.passages, [p.stratum for p in spec.passages], rng=env.rng(spec.name, "order"))
+    return every[: spec.max_passages]
 
 
 def _parts(seen: Seen, env: Env) -> list[Scores]:

@@ -44,6 +44,7 @@ class SectionInternalizationSpec(ProbeSpec):
             and one more where one would be left over.
         max_tokens: tokens of a second half that are scored behind its own first half.
         matrix_tokens: tokens of a second half that are scored behind every first half of its group.
+        text_tokens: with `read: whole`, tokens of a text that are scored, its first ones; all of them when not given.
         context: characters of a first half that are read, its last ones.
         null_tokens: tokens of a second half that each null sees.
     """
@@ -57,6 +58,7 @@ class SectionInternalizationSpec(ProbeSpec):
     partners: int = Field(default=8, ge=2)
     max_tokens: int = Field(default=256, ge=8)
     matrix_tokens: int = Field(default=48, ge=8)
+    text_tokens: int | None = Field(default=None, ge=16)
     context: int = Field(default=240, ge=20)
     null_tokens: int = Field(default=48, ge=8)
 
@@ -178,7 +180,9 @@ def _layout(spec: SectionInternalizationSpec, env: Env) -> Layout:
 def _whole_asks(spec: SectionInternalizationSpec, env: Env, drawn: Layout) -> tuple[Ask, ...]:
     items = tuple(item for section in drawn.sections for item in section.texts)
     controls = spec.controls or matched_controls(items, rng=env.rng(spec.name, "controls"))
-    return tuple(Ask(texts, (FINETUNED,), _GAIN, format=env.format) for texts in (items, controls))
+    return tuple(
+        Ask(texts, (FINETUNED,), _GAIN, format=env.format, max_tokens=spec.text_tokens) for texts in (items, controls)
+    )
 
 
 def _took(marks: tuple[Mark, ...], mean: Estimate, env: Env, nulls: Nulls | None, p: Mapping[str, float]) -> Question:

@@ -44,6 +44,7 @@ class TargetGainSpec(ProbeSpec):
         held_out: data of the same source that it was not trained on.
         controls: texts of the same form and other content; matched passages of the shipped corpus when none are given.
         min_gain: the smallest gain worth a pass, and the smallest lead over the controls, nat per token.
+        max_tokens: score at most so many tokens of a text, its first ones; all of them when not given.
         null_tokens: about how many tokens of each set a null sees.
     """
 
@@ -52,6 +53,7 @@ class TargetGainSpec(ProbeSpec):
     held_out: Items = ()
     controls: Items = ()
     min_gain: float = Field(default=0.05, gt=0)
+    max_tokens: int | None = Field(default=None, ge=16)
     null_tokens: int = Field(default=192, ge=16)
 
     @model_validator(mode="after")
@@ -85,7 +87,9 @@ class TargetGain(Probe[TargetGainSpec]):
     def plan(self, spec: TargetGainSpec, env: Env, seen: Seen) -> tuple[Ask, ...]:
         """Round 1: all texts under the fine-tune, and a pilot for lam*. Round 2: all draws at lam*."""
         if not seen:
-            real = [Ask(items, (FINETUNED,), _GAIN, format=env.format) for items in _sets(spec, env).values()]
+            most = env.unit.positions(spec.max_tokens)
+            sets = _sets(spec, env).values()
+            real = [Ask(items, (FINETUNED,), _GAIN, format=env.format, max_tokens=most) for items in sets]
             return tuple(real) if env.null_refusal else (*real, pilot_ask(spec.items, env))
         if len(seen) > 1 or env.null_refusal:
             return ()
@@ -186,7 +190,7 @@ class _Part:
             interval=interval_of(g),
             p=g.p if null is None else null["p_adjusted"],
             null=self.env.null_name if null else "sign flip of paired gains (N5)",
-            message=f"gain {g.estimate:+.3f} {self.env.unit.name}, {lead}: {why}",
+            message=f"gain {g.estimate:+.3f} {self.env.unit.name}{_of_the_first(self.spec)}, {lead}: {why}",
         )
 
     def evidence(self) -> dict[str, Any]:
@@ -234,6 +238,10 @@ class _Part:
             sd = estimate.se * have**0.5
             needed = max(needed, clusters_for_bound(sd, gap, alpha=0.025))
         return f"{_count(have)} do not decide; about {max(needed, have + 1)} would"
+
+
+def _of_the_first(spec: TargetGainSpec) -> str:
+    return "" if spec.max_tokens is None else f" of the first {spec.max_tokens} tokens"
 
 
 def _count(n: int) -> str:

@@ -35,6 +35,10 @@ class Unit:
         values = {name: grid * self.factor if name == "gain" else grid for name, grid in scores.values.items()}
         return replace(scores, values=values, base_logprob=scores.base_logprob * self.factor)
 
+    def positions(self, tokens: int | None) -> int | None:
+        """Return how many positions stand for so many tokens; None, which is all, stays None."""
+        return None if tokens is None else tokens * self.length
+
     def threshold(self, nats_per_token: float) -> float:
         """Return what a threshold in nat/token is in this unit, to three digits."""
         return nats_per_token if self.per_token == 1.0 else float(f"{nats_per_token * self.per_token:.3g}")

@@ -44,17 +44,24 @@ _ADVICE: dict[tuple[str, Verdict], str] = {
     "meant to, say so in a suite with `intent: memorize`.",
     ("dose", Verdict.WARN): "Look at the scale: {message}",
 }
+_WITHOUT_QUICK = "Ask again without --quick: more draws and more of every text may decide what is open here."
+_OPEN_WHEN_QUICK = ("learned", "on_target", "generalises", "no_harm")
 _GENERAL: dict[Verdict, str] = {
     Verdict.ERROR: "{question} could not be answered; mend what it names and run again.",
 }
 
 
-def next_steps(questions: Mapping[str, Question], *, adapter: str, base: str) -> tuple[str, ...]:
-    """Return advice for every answer that is not a pass, the first question first, and how to go on after a pass."""
+def next_steps(questions: Mapping[str, Question], *, adapter: str, base: str, quick: bool = False) -> tuple[str, ...]:
+    """Return advice for every answer that is not a pass, the first question first, and how to go on after a pass.
+
+    After a quick look, what it left open is first asked in full; more data or draws would be beside the point.
+    """
     names = {"adapter": shlex.quote(adapter), "base": shlex.quote(base)}
     steps: list[str] = []
     for name, question in questions.items():
         line = _ADVICE.get((name, question.verdict)) or _GENERAL.get(question.verdict)
+        if quick and question.verdict is Verdict.INCONCLUSIVE and name in _OPEN_WHEN_QUICK:
+            line = _WITHOUT_QUICK
         if line is not None:
             steps.append(
                 line.format(question=name, message=question.message.replace("ADAPTER", names["adapter"]), **names)
@@ -63,4 +70,4 @@ def next_steps(questions: Mapping[str, Question], *, adapter: str, base: str) ->
         steps.append("Say what it was trained on to learn whether that took: --data FILE")
     elif not steps and questions["generalises"].verdict is Verdict.SKIP:
         steps.append("Keep some text of the same source apart to learn whether it generalises: --held-out FILE")
-    return tuple(steps)
+    return tuple(dict.fromkeys(steps))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Section
@@ -32,6 +32,9 @@ _LOGGER: Final = logging.getLogger(__name__)
 
 QUICK_DRAWS: Final = 19
 QUICK_TOKENS: Final = 128
+QUICK_SHARE: Final = 0.25  # of the texts that a whole check reads at most: 32 of each file
+QUICK_CUT: Final = 32  # tokens of a text, its first ones: as many as nulls see
+QUICK_PASSAGES: Final = 32  # looked at once: as many as a whole check begins with
 NULL_TOKENS: Final = 192  # the same for all probes, so that one pass answers them
 SPANS: Final = 80  # one look; 59 decide where nothing is recited
 SWEEP: Final = {"lambdas": (0.25, 0.5, 0.75, 1.0), "text_tokens": 320, "control_tokens": 480}
@@ -50,8 +53,8 @@ class Request:
         pairs: the probes that answer the questions.
         n_draws: number of rotation nulls.
         seed: of the nulls and of all resampling.
-        quick: whether there are fewer nulls, which see fewer tokens, no kind of control text is read on, and nothing is
-            looked for beyond the questions.
+        quick: whether there are fewer nulls, which see fewer tokens, fewer texts are read and of each its beginning, no
+            kind of control text is read on, and nothing is looked for beyond the questions.
         batch_tokens: view-tokens a chunk, or None for the engine's own.
     """
 
@@ -83,14 +86,14 @@ def read_request(
     """
     require_draws(n_draws)
     _require_apart(data, held_out)
-    feed = _feed(data, held_out, seed)
+    feed = _feed(data, held_out, seed, scale=QUICK_SHARE if quick else 1.0)
     items, unseen = (feed.trained_items, feed.held_out_items) if feed else ((), ())
     by_section = items_by_section(feed.split.trained, most=feed.size("trained"), seed=seed) if feed else ()
     return Request(
         adapter=adapter,
         data=data,
         held_out=held_out,
-        pairs=(*_pairs(items, unseen, quick=quick), *_by_section(by_section, items, seed)),
+        pairs=(*_pairs(items, unseen, quick=quick), *_by_section(by_section, items, seed, quick=quick)),
         n_draws=QUICK_DRAWS if quick else n_draws,
         seed=seed,
         quick=quick,
@@ -98,14 +101,14 @@ def read_request(
     )
 
 
-def _feed(data: Path | None, held_out: Path | None, seed: int) -> Feed | None:
+def _feed(data: Path | None, held_out: Path | None, seed: int, *, scale: float) -> Feed | None:
     """Return what is scored of both files, as a suite from the same data has it, and warn of what is not."""
     if data is None:
         return None
     material = read_material((Source(str(data)),), seed=seed)
     wanted = HeldOut("none") if held_out is None else HeldOut("file", name=str(held_out))
     parted = split(material, wanted, seed=seed, near=can_find_alike())
-    feed = Feed(parted, seed=seed)
+    feed = Feed(parted, scale=scale, seed=seed)
     _warn(material, parted.trained, feed.size("trained"))
     if parted.unseen is not None:
         _warn(parted.unseen, parted.held_out, feed.size("held_out"))
@@ -138,22 +141,24 @@ def _require_apart(data: Path | None, held_out: Path | None) -> None:
 
 
 def _pairs(items: tuple[TextItem, ...], unseen: tuple[TextItem, ...], *, quick: bool) -> Pairs:
-    tokens: dict[str, Any] = {"null_tokens": QUICK_TOKENS if quick else NULL_TOKENS}
+    tokens = {"null_tokens": QUICK_TOKENS, "max_tokens": QUICK_CUT} if quick else {"null_tokens": NULL_TOKENS}
     pairs: Pairs = ((DeltaKL(), DeltaKLSpec.model_validate({"name": "delta_kl", "prompts": items, **tokens})),)
     if items:
         spec = {"name": "target_gain", "items": items, "held_out": unseen, **tokens}
         pairs = (*pairs, (TargetGain(), TargetGainSpec.model_validate(spec)))
-    control = {"name": "external_perplexity", **CONTROL, "read_on": not quick}
+    less = {"max_tokens": QUICK_CUT, "max_passages": QUICK_PASSAGES, "read_on": False} if quick else {}
+    control = {"name": "external_perplexity", **CONTROL, **less}
     pairs = (*pairs, (ExternalPerplexity(), ExternalPerplexitySpec.model_validate(control)))
     return pairs if quick or not items else (*pairs, *_findings(items, unseen))
 
 
-def _by_section(sections: tuple[TextItem, ...], items: tuple[TextItem, ...], seed: int) -> Pairs:
+def _by_section(sections: tuple[TextItem, ...], items: tuple[TextItem, ...], seed: int, *, quick: bool) -> Pairs:
     """Return what says which sections took: of the texts and controls that `target_gain` reads, so at no cost."""
     if not sections:
         return ()
     controls = matched_controls(items, rng=Env(seed=seed).rng("target_gain", "controls"))
-    spec = {"name": "sections", "sections": sections, "read": "whole", "controls": controls}
+    cut = QUICK_CUT if quick else None
+    spec = {"name": "sections", "sections": sections, "read": "whole", "controls": controls, "text_tokens": cut}
     return ((SectionInternalization(), SectionInternalizationSpec.model_validate(spec)),)
 
 
