@@ -58,6 +58,12 @@ def tool_list(value: Any, key: str, where: str) -> tuple[Mapping[str, Any], ...]
     return tuple(mapping(tool, f"{key}[{i}]", where) for i, tool in enumerate(array(parsed, key, where)))
 
 
+def system_beside(row: Mapping[str, Any], where: str) -> str:
+    """Return the system prompt that stands beside a record's turns, as ShareGPT and Alpaca have it; or nothing."""
+    value = row.get("system")
+    return string(value, "system", where) if isinstance(value, str) and value.strip() else ""
+
+
 def replies(messages: Sequence[Message]) -> list[int]:
     """Return the places of the turns that the model learned: those of the assistant, but for a weight of 0."""
     return [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != 0]
