@@ -120,6 +120,40 @@ def test_a_system_prompt_and_history_beside_a_record_are_part_of_it(tmp_path: Pa
     assert [item.completion for item in items_of(sections[0])] == ["a", "b"]
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_that_is_not_scored_is_counted(tmp_path: Path, key: str) -> None:
+    asked = {"role": "user", "content": "q"}
+    thought = {"role": "assistant", "content": "a", key: "hm"}
+    rows = [
+        {"messages": [asked, thought, asked, thought | {key: " "}, asked, thought | {"weight": 0}]},
+        {"conversations": [asked, {"from": "function_call", "value": '{"name": "f"}', key: "hm"}]},
+        {"prompt": "q", "chosen": [thought], "rejected": [thought | {"content": "b"}]},
+        {"messages": [asked | {key: "hm"}, thought | {key: None}]},
+    ]
+    sections, tally = _rows(tmp_path, *rows)
+    assert [s.n_reasoned for s in sections] == [1, 1, 2, 0]
+    assert tally.summary.startswith("read 4, used 4; the reasoning of 4 replies is not scored, their words are: ")
+    assert [key in m for m in sections[0].messages] == [False, True, False, False, False, True]
+    assert [item.completion for item in items_of(sections[0])] == ["a", "a"]
+    assert "hm" not in items_of(sections[0])[1].prompt
+
+
+def test_a_file_with_reasoning_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning_content": "hm"}]
+    path = tmp_path / "thoughts.jsonl"
+    path.write_text(json.dumps({"messages": turns}))
+    assert [item.completion for item in (*read_items(path), *read_items(path))] == ["a", "a"]
+    assert [record.getMessage()[: len(str(path)) + 28] for record in caplog.records] == [
+        f"{path}: the reasoning of 1 replies"
+    ]
+
+
+def test_conversations_that_differ_in_reasoning_are_two(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "thinking": "hm"}]
+    sections, _ = _rows(tmp_path, {"messages": turns}, {"messages": [turns[0], turns[1] | {"thinking": "so"}]})
+    assert len({section.id for section in sections}) == 2
+
+
 def test_functions_are_the_tools_of_older_data(tmp_path: Path) -> None:
     call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
     (section,), _ = _rows(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Message
-from dlm_sway.data.conversations import as_prompt, as_text, system_beside, turns
+from dlm_sway.data.conversations import as_prompt, as_text, n_reasoned, system_beside, turns
 from dlm_sway.data.reading import UnusableError
 from dlm_sway.data.values import filled, kind_of, mapping, string
 
 CHOSEN: Final = ("chosen", "rejected")
 PREFERRED: Final = ("preferred_output", "non_preferred_output")
 """OpenAI's names of the two replies; what they answer stands in `input`."""
+_Both: TypeAlias = tuple[tuple[Message, ...], tuple[Message, ...]]
 _ASKING: Final = ("prompt", "messages", "conversations", "instruction")
 
 
@@ -54,25 +55,28 @@ def _compared(row: Mapping[str, Any], keys: tuple[str, str], where: str) -> dict
         what = f"`{keys[0]}` is {kind_of(row[keys[0]])} and `{keys[1]}` {kind_of(row[keys[1]])}"
         raise BadInputError(what, where=where, remedy="give both as strings, or both as messages")
     if isinstance(chosen, list):
-        before, good, bad = _last_turns(chosen, rejected, keys, where)
+        both = _conversations(chosen, rejected, keys, where)
+        before, n = as_prompt(both[0][:-1]), sum(n_reasoned(said[-1:]) for said in both)
+        good, bad = (as_text(said[-1]) for said in both)
     else:
-        before, good, bad = "", filled(chosen, keys[0], where), filled(rejected, keys[1], where)
+        before, n = "", 0
+        good, bad = filled(chosen, keys[0], where), filled(rejected, keys[1], where)
     asked = before or _asked(row, where)
     if good == bad:
         what = f"`{keys[0]}` and `{keys[1]}` are the same"
         raise UnusableError("with equal replies", what, "nothing is preferred here")
-    return {"kind": "preference", "prompt": asked, "completion": good, "rejected": bad}
+    return {"kind": "preference", "prompt": asked, "completion": good, "rejected": bad, "n_reasoned": n}
 
 
-def _last_turns(good: Sequence[Any], bad: Sequence[Any], keys: tuple[str, str], where: str) -> tuple[str, str, str]:
-    """Return what stands before both replies, which may be nothing, and their words."""
+def _conversations(good: Sequence[Any], bad: Sequence[Any], keys: tuple[str, str], where: str) -> _Both:
+    """Return both conversations, which end with the replies and may hold nothing else."""
     both = turns(good, keys[0], where), turns(bad, keys[1], where)
     for key, said in zip(keys, both, strict=True):
         if said[-1]["role"] != "assistant":
             raise UnusableError("without assistant turn", f"`{key}` does not end with an assistant turn")
     if both[0][:-1] != both[1][:-1]:
         raise UnusableError("with unlike requests", f"`{keys[0]}` and `{keys[1]}` answer different requests")
-    return as_prompt(both[0][:-1]), as_text(both[0][-1]), as_text(both[1][-1])
+    return both
 
 
 def _asked(row: Mapping[str, Any], where: str) -> str:

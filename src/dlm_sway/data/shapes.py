@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Message, Section, place
-from dlm_sway.data.conversations import as_prompt, as_text, replies, system_beside, tool_list, turns
+from dlm_sway.data.conversations import as_prompt, as_text, n_reasoned, replies, system_beside, tool_list, turns
 from dlm_sway.data.preferences import CHOSEN, PREFERRED, preference, preferred_output
 from dlm_sway.data.reading import Record, UnusableError
 from dlm_sway.data.values import array, filled, string
@@ -147,6 +147,7 @@ def _chat(messages: tuple[Message, ...], row: Row, where: str) -> dict[str, Any]
         "completion": as_text(messages[at[0]]),
         "messages": messages,
         "tools": tools,
+        "n_reasoned": n_reasoned(messages),
     }
 
 
