@@ -120,6 +120,40 @@ def test_a_system_prompt_and_history_beside_a_record_are_part_of_it(tmp_path: Pa
     assert [item.completion for item in items_of(sections[0])] == ["a", "b"]
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_that_is_not_scored_is_counted(tmp_path: Path, key: str) -> None:
+    asked = {"role": "user", "content": "q"}
+    thought = {"role": "assistant", "content": "a", key: "hm"}
+    rows = [
+        {"messages": [asked, thought, asked, thought | {key: " "}, asked, thought | {"weight": 0}]},
+        {"conversations": [asked, {"from": "function_call", "value": '{"name": "f"}', key: "hm"}]},
+        {"prompt": "q", "chosen": [thought], "rejected": [thought | {"content": "b"}]},
+        {"messages": [asked | {key: "hm"}, thought | {key: None}]},
+    ]
+    sections, tally = _rows(tmp_path, *rows)
+    assert [s.n_reasoned for s in sections] == [1, 1, 2, 0]
+    assert tally.summary.startswith("read 4, used 4; the reasoning of 4 replies is not scored, their words are: ")
+    assert [key in m for m in sections[0].messages] == [False, True, False, False, False, True]
+    assert [item.completion for item in items_of(sections[0])] == ["a", "a"]
+    assert "hm" not in items_of(sections[0])[1].prompt
+
+
+def test_a_file_with_reasoning_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning_content": "hm"}]
+    path = tmp_path / "thoughts.jsonl"
+    path.write_text(json.dumps({"messages": turns}))
+    assert [item.completion for item in (*read_items(path), *read_items(path))] == ["a", "a"]
+    assert [record.getMessage()[: len(str(path)) + 28] for record in caplog.records] == [
+        f"{path}: the reasoning of 1 replies"
+    ]
+
+
+def test_conversations_that_differ_in_reasoning_are_two(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "thinking": "hm"}]
+    sections, _ = _rows(tmp_path, {"messages": turns}, {"messages": [turns[0], turns[1] | {"thinking": "so"}]})
+    assert len({section.id for section in sections}) == 2
+
+
 def test_functions_are_the_tools_of_older_data(tmp_path: Path) -> None:
     call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
     (section,), _ = _rows(
@@ -148,6 +182,42 @@ def test_preferences_are_strings_or_messages() -> None:
     ]
     assert {s.kind for s in sections} == {"preference"}
     assert summary == "read 4, used 3, skipped 1 (1 with equal replies)"
+
+
+_TIDE = [{"from": "human", "value": "What is tide?"}]
+_GPT = {"chosen": {"from": "gpt", "value": "Water."}, "rejected": {"from": "gpt", "value": "Soap."}}
+_WORDS = {"chosen": "Water.", "rejected": "Soap."}
+_EARLIER = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+_OPENAI = {
+    "input": {"messages": [{"role": "user", "content": "What is tide?"}], "tools": [], "parallel_tool_calls": True},
+    "preferred_output": [{"role": "assistant", "content": "Water."}],
+    "non_preferred_output": [{"role": "assistant", "content": "Soap."}],
+}
+
+
+@pytest.mark.parametrize("layout", [".jsonl", ".json"])
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"conversations": _TIDE, **_GPT}, "What is tide?"),
+        ({"conversations": _TIDE, **_WORDS}, "What is tide?"),
+        ({"conversations": _TIDE, **{key: [turn] for key, turn in _GPT.items()}}, "What is tide?"),
+        ({"conversations": _TIDE, "system": "Be brief.", **_GPT}, "Be brief.\n\nWhat is tide?"),
+        ({"conversations": [*_EARLIER, *_TIDE], **_GPT}, "User: Hi\nAssistant: Hello\nUser: What is tide?"),
+        ({"messages": _TIDE, **_GPT}, "What is tide?"),
+        ({"prompt": "What is tide?", **_GPT}, "What is tide?"),
+        ({"prompt": "What is tide?", "messages": [*_EARLIER], **_WORDS}, "What is tide?"),
+        ({"instruction": "What is tide?", "input": "", **_WORDS}, "What is tide?"),
+        ({"instruction": "Explain.", "input": "tide", "system": "S", **_WORDS}, "S\n\nExplain.\n\ntide"),
+        (_OPENAI, "What is tide?"),
+    ],
+)
+def test_a_pair_answers_what_stands_beside_it(tmp_path: Path, row: dict[str, Any], prompt: str, layout: str) -> None:
+    path = tmp_path / f"pairs{layout}"
+    path.write_text(json.dumps(row, indent=2 if layout == ".json" else None))
+    (section,) = read_sections(path)
+    assert (section.kind, section.prompt) == ("preference", prompt)
+    assert (section.completion, section.rejected) == ("Water.", "Soap.")
 
 
 def test_markdown_is_parted_by_headings_outside_code() -> None:
@@ -368,6 +438,12 @@ def test_a_data_set_that_is_not_in_the_cache_is_named_without_a_network(monkeypa
         ({"chosen": "a", "rejected": "b"}, "`prompt` is missing"),
         ({"prompt": "p", "chosen": "a"}, "`rejected` is missing"),
         ({"prompt": "p", "chosen": "a", "rejected": ["b"]}, "`chosen` is a string and `rejected` an array"),
+        ({"prompt": "p", "chosen": {"from": "gpt"}, "rejected": "b"}, "`chosen` is an object and `rejected` a string"),
+        ({"conversations": 3, "chosen": "a", "rejected": "b"}, "`conversations` is a number, not an array"),
+        ({"input": {"messages": []}, "preferred_output": []}, "`non_preferred_output` is missing; a line holds"),
+        ({"preferred_output": [], "non_preferred_output": []}, "`input` is missing; it holds the `messages`"),
+        ({"input": {}, "preferred_output": [], "non_preferred_output": []}, "`input` has no `messages`"),
+        ({**_OPENAI, "preferred_output": [{"content": "a"}]}, r"`preferred_output\[0\]` has no `role`"),
         ({"instruction": "a", "input": 3, "output": "b"}, "`input` is a number, not a string"),
         ({"instruction": "a", "output": "b", "history": [["c"]]}, r"`history\[0\]` holds 1 texts; give pairs"),
     ],
@@ -395,6 +471,11 @@ def read_items_of(tmp_path: Path, row: dict[str, Any]) -> None:
         ({"messages": [{"role": "user", "content": "a"}]}, "without assistant turn"),
         ({"prompt": "p", "chosen": "a", "rejected": ""}, "empty"),
         ({"prompt": "p", "chosen": "a", "rejected": "a"}, "with equal replies"),
+        ({"conversations": _EARLIER, **_GPT}, "without a request"),
+        ({"conversations": [], **_GPT}, "empty"),
+        ({"instruction": " ", "input": "", "system": "S", **_WORDS}, "empty"),
+        ({"prompt": "p", **_GPT, "chosen": _TIDE[0]}, "without assistant turn"),
+        (_OPENAI | {"preferred_output": _OPENAI["non_preferred_output"]}, "with equal replies"),
         (
             {
                 "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}],

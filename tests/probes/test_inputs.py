@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlm_sway.core.errors import BadInputError
 from dlm_sway.engine.ask import TextItem
-from dlm_sway.probes.inputs import clusters, shown, subset, tokens_about
+from dlm_sway.probes.inputs import clusters, require_unseen, shown, subset, tokens_about
 
 
 def _items(n: int, *, words: int = 14, strata: int = 1, prompt: str = "") -> tuple[TextItem, ...]:
@@ -70,6 +71,37 @@ def test_a_text_that_is_given_again_counts_with_its_first() -> None:
     again = [item, replace(item, cluster="b"), replace(item, cluster="c", completion="some  text\n")]
     other = [replace(item, cluster="d", prompt="q"), replace(item, cluster="e", messages=({"role": "user"},))]
     assert clusters([*again, *other]) == ["a", "a", "a", "d", "e"]
+
+
+TRAINED = (
+    TextItem("Where is the bell?", "Below the pier.", "a", "1"),
+    TextItem("", "Below the pier.", "b", "2", messages=({"role": "user", "content": "Where?\nThe bell."},)),
+)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        replace(TRAINED[0], completion="Below  the\npier.\n"),
+        replace(TRAINED[0], prompt="Where is\tthe bell?"),
+        replace(TRAINED[1], messages=({"content": "Where?  The bell.", "role": "user"},)),
+    ],
+)
+def test_a_held_out_item_that_differs_in_blanks_alone_was_seen(item: TextItem) -> None:
+    with pytest.raises(BadInputError, match="1 held-out items are also in the training data, such as 'Below"):
+        require_unseen(TRAINED, [item, TextItem("", "another text", "c", "3")])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        replace(TRAINED[0], completion="Belowthe pier."),
+        replace(TRAINED[1], messages=({"role": "user", "content": "Where? The bells."},)),
+        replace(TRAINED[1], messages=({"role": "system", "content": "Where?\nThe bell."},)),
+    ],
+)
+def test_a_held_out_item_of_other_words_or_to_another_turn_is_unseen(item: TextItem) -> None:
+    require_unseen(TRAINED, [item])
 
 
 def test_a_text_is_shown_on_one_line_and_shortened() -> None:

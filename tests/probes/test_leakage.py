@@ -152,6 +152,16 @@ def test_a_prompt_is_given_whole_and_its_completion_is_the_span(driven: Callable
     assert found.evidence["counts"] == {"n_items": 80, "n_tokens": 80 * 50, "n_clusters": 80}
 
 
+def test_a_reply_to_a_conversation_is_asked_for_behind_it() -> None:
+    turns = [{"role": "user", "content": "Recite it."}]
+    items = [{"completion": text, "messages": turns} for text in texts(2)]
+    probe, spec = build_probe({"name": "x", "kind": "leakage", "items": [*items, *texts(2, first=60)]})
+    pieces, replies = probe.plan(spec, Env(), ())
+    assert (pieces.span is None, replies.span is None) == (False, True)
+    assert [len(ask.items) for ask in (pieces, replies)] == [2, 2]
+    assert [list(item.messages) for item in replies.items] == [turns, turns]
+
+
 def test_short_documents_are_cut_in_half_and_said(ran: Run) -> None:
     some = [*texts(60), *texts(20, length=60), *(f"w{i} w9" for i in range(5))]
     result = ran({"adapter": "none"}, kind="leakage", items=some)

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlm_sway.backends.base import Messages
 from dlm_sway.backends.dummy import DummyBackend
 from dlm_sway.backends.dummy_options import DummyOptions
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import ProbeResult, Verdict
-from dlm_sway.engine.ask import Ask, Scores
+from dlm_sway.engine.ask import Ask, Scores, TextItem
 from dlm_sway.probes.base import Env, RunContext, build_probe
 from dlm_sway.probes.controls import matched_controls
 from dlm_sway.probes.drive import drive
+from dlm_sway.probes.section_whole import whole_layout
 
 Language = Callable[..., tuple[str, ...]]
 Run = Callable[..., ProbeResult]
@@ -64,6 +66,13 @@ def test_texts_of_one_section_are_one_and_each_section_is_told() -> None:
     assert [row["label"] for row in result.evidence["did_not"]] == ["rules"]
     assert result.evidence["counts"]["n_tokens"] == 3 * 2 * 160
     assert "2 of 3 sections took; not: rules (gain" in result.message
+
+
+def test_a_text_twice_counts_once_and_replies_to_different_conversations_are_two() -> None:
+    asked: list[Messages] = [({"role": "user", "content": text},) for text in ("a?", "b?", "b?\n")]
+    items = [TextItem("", "It is so.", "one", str(i), messages=m) for i, m in enumerate(asked)]
+    (section,) = whole_layout(items, most=9, rng=stream(0, "x")).sections
+    assert [text.label for text in section.texts] == ["0", "1"]
 
 
 def test_a_gain_that_text_as_hard_has_too_is_not_taken_in() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlm_sway.backends.base import Messages
 from dlm_sway.core.determinism import stream
 from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine.ask import Scores, Span, TextItem
@@ -53,6 +54,13 @@ def test_a_document_twice_counts_once_and_an_item_with_a_prompt_gives_one_span()
     long = TextItem("p", "w " * 5000, "p", "p")
     found = drawn([*documents(100), *documents(100), long], most=200)
     assert sorted(item.cluster for item in found) == ["0", "p"]
+
+
+def test_replies_to_different_conversations_are_two_and_keep_them() -> None:
+    asked: list[Messages] = [({"role": "user", "content": text},) for text in ("a?", "b?", "b?\n")]
+    replies = [TextItem("", "w " * 5000, str(i), f"r{i}", messages=m) for i, m in enumerate(asked)]
+    found = {item.label: item.messages for item in drawn(replies, most=200)}
+    assert found == {"r0[0]": asked[0], "r2[0]": asked[2]}
 
 
 def test_the_order_is_random_and_follows_the_seed() -> None:

@@ -161,3 +161,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, option: str) -> Non
     files = {"data": _file(tmp_path, "d.txt", ["a b"]), "held_out": _file(tmp_path, "h.txt", ["c d"])}
     with pytest.raises(BadInputError, match=r"absent\.txt: no such file"):
         _read(tmp_path, **{**files, option: tmp_path / "absent.txt"})
+
+
+def test_reasoning_that_is_not_scored_is_said_once_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    turns = '{"messages": [{"role": "user", "content": "%s"}, {"role": "assistant", "content": "b"%s}]}'
+    data = _file(tmp_path, "d.jsonl", [turns % (name, ', "reasoning_content": "hm"') for name in "pqr"])
+    _read(tmp_path, data=data, held_out=_file(tmp_path, "h.jsonl", [turns % ("an unlike question", "")]))
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith(f"{data}: read 3, used 3; the reasoning of 3 replies is not scored")

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, TypeAlias
 SectionKind: TypeAlias = Literal["prose", "instruction", "preference", "tool", "chat"]
 KINDS: Final[tuple[SectionKind, ...]] = ("prose", "instruction", "preference", "tool", "chat")
 Message: TypeAlias = Mapping[str, Any]
-"""One turn: `role`, `content` (a string), and where it has them `tool_calls` (each `{name, arguments}`), `name`, or a
-`weight` of 0 where it was not trained on."""
+"""One turn: `role`, `content` (a string), and where it has them `tool_calls` (each `{name, arguments}`), `name`, the
+assistant's reasoning under the key that its chat template reads, or a `weight` of 0 where it was not trained on."""
 
 _ID_DIGITS: Final = 16
 
@@ -35,6 +35,7 @@ class Section:
         part_of: id of the section of a document that this is a part of; empty where it is whole.
         by_paragraph: whether blank lines part it into passages that stand for themselves, as in a document.
         nth: its place in an array of records, from 0, where it is not the first that starts on that line; else 0.
+        n_reasoned: its replies that hold reasoning beside their words, which is not scored.
     """
 
     kind: SectionKind
@@ -50,6 +51,7 @@ class Section:
     part_of: str = ""
     by_paragraph: bool = False
     nth: int = 0
+    n_reasoned: int = 0
 
     @property
     def where(self) -> str:

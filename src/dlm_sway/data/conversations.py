@@ -30,13 +30,17 @@ _ROLES: Final = {
     "tool_call": "call",
 }
 
+REASONING: Final = ("reasoning_content", "reasoning", "thinking")
+"""Keys under which chat templates look for what an assistant thought before its words."""
+
 
 def turns(value: Any, key: str, where: str) -> tuple[Message, ...]:
     """Return a conversation with the roles system, user, assistant and tool.
 
     A turn is `{role, content}` or ShareGPT's `{from, value}`. Content is a string or parts of type text. Calls are
     `tool_calls`, `function_call`, or a ShareGPT turn from `function_call`. A turn with `weight: 0` (OpenAI) or
-    `train: false` (Axolotl) was left out of the loss, and keeps the weight.
+    `train: false` (Axolotl) was left out of the loss, and keeps the weight. Reasoning of the assistant stays under its
+    key, for chat templates.
 
     Raises:
         BadInputError: no array of turns, an unknown role, a value of the wrong type, a call without a name.
@@ -58,9 +62,20 @@ def tool_list(value: Any, key: str, where: str) -> tuple[Mapping[str, Any], ...]
     return tuple(mapping(tool, f"{key}[{i}]", where) for i, tool in enumerate(array(parsed, key, where)))
 
 
+def system_beside(row: Mapping[str, Any], where: str) -> str:
+    """Return the system prompt that stands beside a record's turns, as ShareGPT and Alpaca have it; or nothing."""
+    value = row.get("system")
+    return string(value, "system", where) if isinstance(value, str) and value.strip() else ""
+
+
 def replies(messages: Sequence[Message]) -> list[int]:
     """Return the places of the turns that the model learned: those of the assistant, but for a weight of 0."""
     return [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != 0]
+
+
+def n_reasoned(messages: Sequence[Message]) -> int:
+    """Return how many of the replies that the model learned hold reasoning beside their words."""
+    return sum(any(key in messages[i] for key in REASONING) for i in replies(messages))
 
 
 def as_prompt(messages: Sequence[Message]) -> str:
@@ -99,15 +114,16 @@ def _turn(raw: Any, key: str, where: str) -> Message:
         raise BadInputError(f"`{key}` is by the unknown role {name[:40]!r}", where=where, remedy=f"roles are {known}")
     content = _content(turn.get("content", turn.get("value")), key, where)
     masked = {"weight": 0} if turn.get("weight") == 0 or turn.get("train") is False else {}
+    thought = {k: turn[k] for k in REASONING if isinstance(turn.get(k), str) and turn[k].strip()}
     if role == "call":
-        return {"role": "assistant", "content": "", "tool_calls": _calls([content], key, where), **masked}
+        return {"role": "assistant", "content": "", "tool_calls": _calls([content], key, where), **thought, **masked}
     calls = _calls(_raw_calls(turn, key, where), key, where)
     if not content.strip() and not calls and role != "tool":  # a tool may well answer nothing
         raise UnusableError("empty", f"`{key}` is empty")
     extra = {"tool_calls": calls} if calls else {}
     if role == "tool" and isinstance(turn.get("name"), str):
         extra["name"] = turn["name"]
-    return {"role": role, "content": content, **extra, **(masked if role == "assistant" else {})}
+    return {"role": role, "content": content, **extra, **(thought | masked if role == "assistant" else {})}
 
 
 def _content(value: Any, key: str, where: str) -> str:

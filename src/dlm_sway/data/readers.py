@@ -7,19 +7,24 @@ every interval.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Section, place
 from dlm_sway.data.conversations import as_prompt, as_text, replies
 from dlm_sway.data.files import file_hash
 from dlm_sway.data.paragraphs import joined, numbered, paragraphs
-from dlm_sway.data.reading import Record, Skipped, Tally
+from dlm_sway.data.reading import Record, Skipped, Tally, reasoning_left
 from dlm_sway.data.registry import reader_for
 
 __all__ = ["DataItem", "every_section", "file_hash", "items_of", "read_items", "read_records", "read_sections"]
+
+_LOGGER: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,8 @@ def every_section(source: Path | str) -> tuple[Section, ...]:
         BadInputError: as `read_items`.
     """
     found = tuple(_every(read_records(source)))
+    if n := sum(section.n_reasoned for section in found):
+        _warn(str(source), reasoning_left(n))
     if not found:
         raise BadInputError("holds headings and front matter, and no text", where=source, remedy="put text under them")
     return found
@@ -124,6 +131,11 @@ def _every(records: Iterable[Record]) -> Iterator[Section]:
                 continue
             raise record.as_error()
         yield record
+
+
+@cache  # a suite reads a file once for each probe
+def _warn(source: str, what: str) -> None:
+    _LOGGER.warning("%s: %s", source, what)
 
 
 # Marks of a document that never held text to learn.

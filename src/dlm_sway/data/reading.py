@@ -59,6 +59,7 @@ class Tally:
         first: where the first record of each reason stands.
         kept: sections in the sample, where there were more than it takes; else None.
         cut: sections of which only the beginning is used.
+        n_reasoned: replies with reasoning, of which only the words are scored.
     """
 
     read: int = 0
@@ -67,6 +68,7 @@ class Tally:
     first: dict[str, str] = field(default_factory=dict)
     kept: int | None = None
     cut: int = 0
+    n_reasoned: int = 0
 
     def sections(self, records: Iterable[Record]) -> Iterator[Section]:
         """Yield the sections among `records` and count everything."""
@@ -77,6 +79,7 @@ class Tally:
                 self.first.setdefault(record.reason, record.where)
                 continue
             self.used += 1
+            self.n_reasoned += record.n_reasoned
             yield record
 
     @property
@@ -88,4 +91,13 @@ class Tally:
             line += f", skipped {self.skipped.total():,} ({reasons})"
         if self.kept is not None:
             line += f", drawn {self.kept:,} of them at random"
-        return line + (f", cut {self.cut:,} to their beginning" if self.cut else "")
+        line += f", cut {self.cut:,} to their beginning" if self.cut else ""
+        return f"{line}; {reasoning_left(self.n_reasoned)}" if self.n_reasoned else line
+
+
+def reasoning_left(n: int) -> str:
+    """Return what is not scored of `n` replies, why, and what to do about it."""
+    return (
+        f"the reasoning of {n:,} replies is not scored, their words are: where it stands in a reply is known to the "
+        "model's chat template alone; to score it, put it into `content` as the template writes it"
+    )

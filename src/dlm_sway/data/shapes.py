@@ -8,16 +8,17 @@ from typing import Any, Final, TypeAlias
 
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.sections import Message, Section, place
-from dlm_sway.data.conversations import as_prompt, as_text, replies, tool_list, turns
+from dlm_sway.data.conversations import as_prompt, as_text, n_reasoned, replies, system_beside, tool_list, turns
+from dlm_sway.data.preferences import CHOSEN, PREFERRED, preference, preferred_output
 from dlm_sway.data.reading import Record, UnusableError
-from dlm_sway.data.values import array, filled, kind_of, string
+from dlm_sway.data.values import array, filled, string
 
 Row: TypeAlias = Mapping[str, Any]
 
 SHAPES: Final = "a line holds `text`, or `prompt` and `completion`, and optionally `cluster`"
 OTHERS: Final = (
     "also understood: `instruction`, `input` and `output`; `messages`; `conversations`; "
-    "`prompt`, `chosen` and `rejected`"
+    "`prompt`, `chosen` and `rejected`; `input`, `preferred_output` and `non_preferred_output`"
 )
 _KEYS: Final = ("text", "prompt", "completion", "cluster", "messages", "conversations", "chosen", "rejected")
 # What other tools call the same things.
@@ -67,7 +68,8 @@ def shape_of(row: Row) -> str | None:
 
 
 _SHAPE_KEYS: Final[Mapping[str, frozenset[str]]] = {
-    "prompt/chosen/rejected": frozenset({"chosen", "rejected"}),
+    "prompt/chosen/rejected": frozenset(CHOSEN),
+    "input/preferred_output/non_preferred_output": frozenset(PREFERRED),
     "messages": frozenset({"messages"}),
     "conversations": frozenset({"conversations"}),
     "text": frozenset({"text"}),
@@ -101,7 +103,7 @@ def _instruction(row: Row, where: str) -> dict[str, Any]:
     more = string(row.get("input", ""), "input", where)
     prompt = f"{asked}\n\n{more}" if more.strip() else asked
     answer = filled(row["output"], "output", where)
-    if not (_system(row, where) or row.get("history")):
+    if not (system_beside(row, where) or row.get("history")):
         return {"kind": "instruction", "prompt": prompt, "completion": answer}
     said = [*_history(row, where), {"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     return _chat(tuple(said), row, where)
@@ -128,18 +130,12 @@ def _conversations(row: Row, where: str) -> dict[str, Any]:
     return _chat(turns(row["conversations"], "conversations", where), row, where)
 
 
-def _system(row: Row, where: str) -> str:
-    """Return the system prompt that stands beside a record's turns, as ShareGPT and Alpaca have it; or nothing."""
-    value = row.get("system")
-    return string(value, "system", where) if isinstance(value, str) and value.strip() else ""
-
-
 def _chat(messages: tuple[Message, ...], row: Row, where: str) -> dict[str, Any]:
     """A conversation; a tool section where tools are offered or called."""
     # OpenAI's `functions` are the tools of before `tools`.
     offered = next((key for key in ("tools", "functions") if row.get(key)), "tools")
     tools = tool_list(row.get(offered), offered, where)
-    if (system := _system(row, where)) and messages[0]["role"] != "system":
+    if (system := system_beside(row, where)) and messages[0]["role"] != "system":
         messages = ({"role": "system", "content": system}, *messages)
     at = replies(messages)
     if not at:
@@ -151,47 +147,13 @@ def _chat(messages: tuple[Message, ...], row: Row, where: str) -> dict[str, Any]
         "completion": as_text(messages[at[0]]),
         "messages": messages,
         "tools": tools,
+        "n_reasoned": n_reasoned(messages),
     }
 
 
-def _preference(row: Row, where: str) -> dict[str, Any]:
-    chosen, rejected = row["chosen"], row["rejected"]
-    if type(chosen) is not type(rejected):
-        what = f"`chosen` is {kind_of(chosen)} and `rejected` {kind_of(rejected)}"
-        raise BadInputError(what, where=where, remedy="give both as strings, or both as messages")
-    if isinstance(chosen, list):
-        asked, good, bad = _replies_to(row, where)
-    else:
-        if "prompt" not in row:
-            raise BadInputError("`prompt` is missing", where=where, remedy="a pair needs what it answers")
-        asked, system = _asked(row["prompt"], where), _system(row, where)
-        asked = f"{system}\n\n{asked}" if system and asked.strip() and isinstance(row["prompt"], str) else asked
-        good, bad = filled(chosen, "chosen", where), filled(rejected, "rejected", where)
-    if not asked.strip():
-        raise UnusableError("empty", "`prompt` is empty")
-    if good == bad:
-        raise UnusableError("with equal replies", "`chosen` and `rejected` are the same", "nothing is preferred here")
-    return {"kind": "preference", "prompt": asked, "completion": good, "rejected": bad}
-
-
-def _replies_to(row: Row, where: str) -> tuple[str, str, str]:
-    """The request and both replies of a pair of conversations, which may repeat the request or leave it out."""
-    good, bad = turns(row["chosen"], "chosen", where), turns(row["rejected"], "rejected", where)
-    for key, said in (("chosen", good), ("rejected", bad)):
-        if said[-1]["role"] != "assistant":
-            raise UnusableError("without assistant turn", f"`{key}` does not end with an assistant turn")
-    if good[:-1] != bad[:-1]:
-        raise UnusableError("with unlike requests", "`chosen` and `rejected` answer different requests")
-    asked = as_prompt(good[:-1]) or (_asked(row["prompt"], where) if "prompt" in row else "")
-    return asked, as_text(good[-1]), as_text(bad[-1])
-
-
-def _asked(prompt: Any, where: str) -> str:
-    return as_prompt(turns(prompt, "prompt", where)) if isinstance(prompt, list) else string(prompt, "prompt", where)
-
-
 _MAKERS: Final[Mapping[str, Callable[[Row, str], dict[str, Any]]]] = {
-    "prompt/chosen/rejected": _preference,
+    "prompt/chosen/rejected": preference,
+    "input/preferred_output/non_preferred_output": preferred_output,
     "messages": _messages,
     "conversations": _conversations,
     "text": _text,
@@ -212,7 +174,7 @@ def _plain(row: Row, where: str) -> dict[str, Any]:
     raise BadInputError(_unknown_shape(row, missing), where=where, remedy=_suggest(row, missing))
 
 
-_PARTIAL: Final = (("chosen", "rejected"), ("instruction", "output"), ("prompt", "completion"))
+_PARTIAL: Final = (CHOSEN, PREFERRED, ("instruction", "output"), ("prompt", "completion"))
 
 
 def _refuse_misspelt(found: Row, where: str) -> None:
@@ -245,6 +207,8 @@ def _suggest(found: Row, missing: list[str]) -> str:
     wanted = [*missing, *(["text", "messages", "conversations"] if len(missing) > 1 else [])]
     for raw in found:
         key = str(raw)
+        if key in PREFERRED:  # each is nearly the other, and means itself
+            continue
         meant = _ALSO_CALLED.get(key.lower())
         if missing == ["output"] and meant == "completion":
             meant = "output"

@@ -87,7 +87,9 @@ def clusters(items: Sequence[TextItem]) -> list[str]:
 
 def words_of(item: TextItem) -> str:
     """Return all that an item says: two of the same words are one text, and a reply to another question is another."""
-    return " ".join(f"{item.prompt}\n{item.completion}\n{item.messages or ''}".split())
+    # Turn by turn, since within a mapping's repr a line break is no blank.
+    turns = "\n".join(f"{key}: {value}" for turn in item.messages for key, value in sorted(turn.items()))
+    return " ".join(f"{item.prompt}\n{item.completion}\n{turns}".split())
 
 
 def opening(item: TextItem) -> str:
@@ -101,16 +103,16 @@ def opening(item: TextItem) -> str:
 
 
 def require_unseen(items: Sequence[TextItem], held_out: Sequence[TextItem]) -> None:
-    """Return if no held-out item is also among the items.
+    """Return if no held-out item says the same as one of the items, blanks apart.
 
     Raises:
         BadInputError: some are; one of them is shown.
     """
-    # The same reply to another turn is another item.
-    trained, unseen = ({(i.prompt, i.completion, repr(i.messages)) for i in some} for some in (items, held_out))
-    if shared := trained & unseen:
+    trained = {words_of(item) for item in items}
+    if shared := {words_of(item): item for item in held_out if words_of(item) in trained}:
+        one = shared[min(shared)].completion[:60]
         raise BadInputError(
-            f"{len(shared)} held-out items are also in the training data, such as {min(shared)[1][:60]!r}",
+            f"{len(shared)} held-out items are also in the training data, such as {one!r}",
             remedy="hold out items that the fine-tune has not seen",
         )
 

@@ -19,7 +19,7 @@ from dlm_sway.probes.canaries import Canary, Ranked, judge_canaries, ranked, wit
 from dlm_sway.probes.claims import Measured, estimate_evidence, item_records
 from dlm_sway.probes.harm import looks
 from dlm_sway.probes.inputs import Items, clusters, require_unseen
-from dlm_sway.probes.spans import REDUCERS, SHORTEST, Recited, draw_spans, extractable, recited
+from dlm_sway.probes.spans import REDUCERS, SHORTEST, Recited, draw_spans, extractable, is_reply, recited
 from dlm_sway.stats.paired import Estimate, gain_difference
 from dlm_sway.stats.power import clusters_for_bound
 from dlm_sway.stats.proportions import Proportion, newcombe_paired
@@ -142,7 +142,7 @@ def _asks(spec: LeakageSpec, env: Env, done: int) -> list[tuple[str, Ask]]:
         # Held-out spans are read in step with the others.
         begin, end = (len(items) * e // max(ends[-1], 1) for e in ends[done : done + 2])
         part = items[begin:end]
-        texts, pairs = tuple(i for i in part if not i.prompt), tuple(i for i in part if i.prompt)
+        texts, pairs = tuple(i for i in part if not is_reply(i)), tuple(i for i in part if is_reply(i))
         if texts:
             found.append((name, Ask(texts, (FINETUNED,), REDUCERS, span=_span(spec))))
         if pairs:

@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dlm_sway.engine.ask import Scores, TextItem
-from dlm_sway.probes.inputs import shown
+from dlm_sway.probes.inputs import shown, words_of
 from dlm_sway.probes.section_cells import Cells, Layout, Section
 from dlm_sway.stats.standardise import expected_gain
 
 
 def whole_layout(items: Sequence[TextItem], *, most: int, rng: np.random.Generator) -> Layout:
     """Return the sections that items make up by their clusters; at most `most`, drawn without a look at any score."""
-    texts: dict[str, dict[tuple[str, str], TextItem]] = {}
+    texts: dict[str, dict[str, TextItem]] = {}
     for item in items:
-        texts.setdefault(item.cluster, {}).setdefault((item.prompt, item.completion), item)
+        texts.setdefault(item.cluster, {}).setdefault(words_of(item), item)
     names = list(texts)
     chosen = set(rng.permutation(len(names))[:most].tolist())
     kept = [tuple(texts[name].values()) for i, name in enumerate(names) if i in chosen]

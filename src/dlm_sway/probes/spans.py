@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dlm_sway.engine.ask import Reducer, Scores, Span, TextItem
-from dlm_sway.probes.inputs import shown, tokens_about
+from dlm_sway.probes.inputs import shown, tokens_about, words_of
 
 SHORTEST: Final = 16
 """Scored tokens; a shorter piece is guessed by any model that knows the language."""
@@ -24,21 +24,27 @@ def draw_spans(items: Sequence[TextItem], span: Span, *, most: int, rng: np.rand
     """Return at most `most` spans of the documents in a random order, so that any beginning is a sample of them.
 
     Each document gives one span, a long one more, in proportion to its length and spread evenly over it; where there
-    are more documents than spans, those that give one are drawn. An item with a prompt gives one span: its
-    completion. A document that stands there twice counts once.
+    are more documents than spans, those that give one are drawn. An item with a prompt or a conversation gives one
+    span: its completion. A document that stands there twice counts once.
     """
-    unique = list({(item.prompt, item.completion): item for item in items}.values())
+    unique = list({words_of(item): item for item in items}.values())
     if len(unique) > most:
         unique = [unique[i] for i in np.sort(rng.permutation(len(unique))[:most])]
-    room = np.array([0 if i.prompt else max(0, tokens_about(i) // (span.given + span.scored) - 1) for i in unique])
+    size = span.given + span.scored
+    room = np.array([0 if is_reply(i) else max(0, tokens_about(i) // size - 1) for i in unique])
     spare = most - len(unique)
     more = room if room.sum() <= spare else np.floor(spare * room / room.sum()).astype(np.int64)
     drawn = [
-        TextItem(item.prompt, item.completion, item.cluster, f"{item.label}[{j}]", item.stratum, at=_at(j, n, rng))
+        replace(item, label=f"{item.label}[{j}]", at=_at(j, n, rng))
         for item, n in zip(unique, (1 + more).tolist(), strict=True)
         for j in range(n)
     ]
     return tuple(drawn[i] for i in rng.permutation(len(drawn)))
+
+
+def is_reply(item: TextItem) -> bool:
+    """Return whether something stands before an item's text, so that its span is the beginning of it."""
+    return bool(item.prompt or item.messages)
 
 
 def _at(j: int, n: int, rng: np.random.Generator) -> float:
@@ -74,12 +80,12 @@ class Recited:
     @property
     def n_documents(self) -> int:
         """Documents that the spans are from."""
-        return len({(item.prompt, item.completion) for item in self.items})
+        return len({words_of(item) for item in self.items})
 
     def row(self, i: int) -> dict[str, Any]:
         """Return how a reader is shown a span; where it begins in the text is known to a few characters."""
         item = self.items[i]
-        begin = 0 if item.prompt else int(item.at * max(0, len(item.completion) - 6 * int(self.tokens[i])))
+        begin = 0 if is_reply(item) else int(item.at * max(0, len(item.completion) - 6 * int(self.tokens[i])))
         return {
             "label": item.label,
             "base": float(self.base[i]),

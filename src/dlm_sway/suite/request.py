@@ -122,7 +122,7 @@ def _feed(data: Path | None, held_out: Path | None, seed: int, *, scale: float) 
 
 def _warn(material: Material, sections: Sequence[Section], most: int) -> None:
     (tally,) = material.tallies
-    if tally.skipped or tally.cut or tally.kept is not None:
+    if tally.skipped or tally.cut or tally.n_reasoned or tally.kept is not None:
         _LOGGER.warning(material.summaries[0])
     if (n := sum(len(items_of(section)) for section in sections)) > most:
         name = material.sources[0].name
