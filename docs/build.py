@@ -30,6 +30,9 @@ _CLI_HEAD: Final = """\
 Every option can also be set by the environment variable beside it; the command line comes before it, and both come
 before a [suite file](suite.md). `sway --install-completion` makes your shell complete commands and options.
 
+`-` in the place of the path of one report (`--json`, `--markdown`, `--html`, `--junit`) is standard output: the report
+is alone there, for a program that reads it, and what is said to a person goes to standard error.
+
 | exit code | means |
 |---|---|
 | 0 | pass |

@@ -123,3 +123,59 @@ def test_an_error_that_comes_with_ok_is_shown(server: FakeServer) -> None:
     server.always = lambda _, handler: handler.say(b'{"error": {"message": "no such model"}}') is None
     with pytest.raises(CannotRunError, match="the server answers with an error: no such model"):
         ask(server)
+
+
+def moved(server: FakeServer, there: str | None, *, status: int = 301) -> BadInputError:
+    headers = {} if there is None else {"location": there}
+    server.always = lambda _, handler: handler.say(b"", status=status, **headers) is None
+    client = HttpClient(server.url, key="sesame", timeout_s=5.0, attempts=1)
+    with pytest.raises(BadInputError) as caught:
+        client.post("/v1/completions", {"prompt": [1], "max_tokens": 1})
+    client.close()
+    return caught.value
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize(
+    ("there", "whole", "base"),
+    [
+        ("https://new.example/v1/completions", "https://new.example/v1/completions", "https://new.example"),
+        ("/api/v1/completions/", "{url}/api/v1/completions/", "{url}/api"),
+    ],
+    ids=["elsewhere", "the same server"],
+)
+def test_a_server_that_moved_is_named_and_not_followed(
+    server: FakeServer, there: str, whole: str, base: str, status: int
+) -> None:
+    fault = moved(server, there, status=status)
+    assert fault.what == f"the server answers {status} and sends on to {whole}, which is not followed".format(
+        url=server.url
+    )
+    assert fault.remedy == f"give {base} as the base URL".format(url=server.url)
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "there", ["https://h/login?next=/v1/completions", "https://h/", "http://[x/y", "http://[?/v1/completions"]
+)
+def test_a_server_that_sends_to_another_page_may_not_serve_the_model_there(server: FakeServer, there: str) -> None:
+    fault = moved(server, there)
+    assert f"sends on to {there}," in fault.what
+    assert fault.remedy == "give that as the base URL, if it is there that the model is served"
+
+
+def test_a_server_that_sends_on_to_itself_is_no_other_address(server: FakeServer) -> None:
+    assert moved(server, "/v1/completions/").remedy == (
+        "see the server's log: it answers at no address without sending on"
+    )
+
+
+def test_an_address_that_a_server_names_is_shown_in_characters_that_do_nothing(server: FakeServer) -> None:
+    fault = moved(server, f"http://h/\x9b31m\xe4 sesame{'a' * 5000}")
+    assert fault.what.isascii()
+    assert "http://h/%C2%9B31m%C3%A4%20***aaa" in fault.what
+    assert len(fault.what) < 300
+
+
+def test_a_server_that_sends_on_to_nowhere_refuses_the_request(server: FakeServer) -> None:
+    assert moved(server, None).what == "the server refuses the request (301)"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dlm_sway.cli.app import run
-from dlm_sway.cli.outputs import places
+from dlm_sway.cli.outputs import STDOUT, first_file, places
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import ProbeResult, SuiteResult, Verdict
 
@@ -117,3 +119,81 @@ def test_a_hard_link_to_an_input_is_that_input(here: Path) -> None:
     os.link(here / "data.txt", here / "hard.txt")
     with pytest.raises(BadInputError, match="reads, and would be replaced"):
         places(reads=["data.txt"], out=here / "hard.txt")
+
+
+@pytest.mark.usefixtures("checked")
+@pytest.mark.parametrize("option", ["--json", "--markdown", "--html", "--junit"])
+@pytest.mark.parametrize("words", ["check my-adapter --quiet", "gate r.json"])
+def test_a_report_to_a_hyphen_is_alone_on_stdout(here: Path, capsys: Capture, words: str, option: str) -> None:
+    before = _holds(here)
+    assert run([*words.split(), option, "in-a-file"]) == run([*words.split()])
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    written = (here / "in-a-file").read_text()
+    (here / "in-a-file").unlink()
+    run([*words.split(), option, "-"])
+    streamed = capsys.readouterr()
+    assert streamed.out == written != ""
+    assert streamed.err * 2 == shown.out
+    assert _holds(here) == before
+
+
+@pytest.mark.parametrize("words", ["report r.json", "report r.json --format json", "report r.json --format html"])
+def test_a_stored_result_to_a_hyphen_is_what_is_shown_without_it(here: Path, capsys: Capture, words: str) -> None:
+    assert run(words.split()) == 0
+    shown = capsys.readouterr()
+    assert run([*words.split(), "-o", "-"]) == 0
+    assert capsys.readouterr() == shown
+    assert not (here / "-").exists()
+
+
+def test_what_compares_and_what_inspects_take_a_hyphen_too(here: Path, capsys: Capture) -> None:
+    assert run(["compare", "r.json", "r.json", "--json", "-", "--markdown", "c.md"]) == 0
+    compared = capsys.readouterr()
+    assert json.loads(compared.out)
+    assert "nothing could be compared" in compared.err
+    assert (here / "c.md").exists()
+    run(["inspect", "my-adapter", "--json", "-"])
+    inspected = capsys.readouterr()
+    assert json.loads(inspected.out)["verdict"] in inspected.err.lower()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("gate r.json --json - --html -", "standard output is named for two reports, and takes one; give each other a"),
+        ("check my-adapter --trace -", "only a report can go to standard output; name a file"),
+        ("run sway.yaml --trace -", "only a report can go to standard output; name a file"),
+    ],
+)
+def test_stdout_takes_one_report_and_nothing_else(
+    here: Path, checked: Calls, capsys: Capture, words: str, said: str
+) -> None:
+    before = _holds(here)
+    assert run(words.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"sway: -: {said}")
+    assert (captured.out, captured.err.count("\n"), checked) == ("", 1, [])
+    assert _holds(here) == before
+
+
+def test_the_journal_of_a_run_stands_beside_no_hyphen(here: Path) -> None:
+    assert first_file({"json": STDOUT, "html": here / "x.html"}) == here / "x.html"
+    assert first_file({"json": STDOUT}) is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.usefixtures("here")
+def test_a_report_that_stdout_does_not_take_is_an_error_and_a_reader_that_leaves_is_none() -> None:
+    script = "import sys; from dlm_sway.cli.app import main; main()"
+    words = [sys.executable, "-c", script, "gate", "r.json", "--coverage", "0", "--json", "-"]
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert lost.returncode == 3
+    assert "sway: standard output: could not be written: No space left on device; name a file" in lost.stderr
+    reading, writing = os.pipe()
+    os.close(reading)
+    left = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    whole = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (left.returncode, left.stderr) == (whole.returncode, whole.stderr)

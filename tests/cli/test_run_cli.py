@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -274,6 +274,49 @@ def test_whatever_closes_a_gate_its_case_does_not_pass(tmp_path: Path, verdict: 
     case = ET.fromstring(out.read_text()).findall("./testsuite/testcase")[-1]  # noqa: S314 (our own output)
     assert case.get("name") == "gate"
     assert [child.tag for child in case] == [tag]
+
+
+SAMPLE: Final = Path(__file__).parents[1] / "report" / "samples" / "suite-v1.json"
+HONEST: Final = [probe["verdict"] for probe in json.loads(SAMPLE.read_text())["probes"]]
+
+
+def test_a_gate_takes_what_a_run_wrote_whatever_its_verdicts(capsys: Capture) -> None:
+    assert set(HONEST) == {"pass", "fail", "warn", "inconclusive", "skip", "error"}
+    assert run(["gate", str(SAMPLE)]) == 3
+    assert "its claims say" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at", [i for i, verdict in enumerate(HONEST) if verdict in ("fail", "warn", "inconclusive")])
+def test_a_gate_takes_no_verdict_that_the_claims_of_its_probe_do_not_make(
+    tmp_path: Path, capsys: Capture, at: int
+) -> None:
+    document = json.loads(SAMPLE.read_text())
+    probe, path = document["probes"][at], tmp_path / "edited.json"
+    probe["verdict"] = "pass"
+    path.write_text(json.dumps(document))
+    assert run(["gate", str(path), "--json", str(tmp_path / "out.json")]) == 2
+    said = f"sway: {path}: the verdict of probe `{probe['name']}` is pass, and its claims say {HONEST[at]}; "
+    captured = capsys.readouterr()
+    assert captured.err == f"{said}name the result as it was written, or run the suite again\n"
+    assert captured.out == ""
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_claim_whose_interval_has_no_end_still_makes_the_verdict(tmp_path: Path, capsys: Capture) -> None:
+    document, path = json.loads(SAMPLE.read_text()), tmp_path / "result.json"
+    (claim,) = document["probes"][HONEST.index("fail")]["evidence"]["claims"].values()
+    claim["interval"] = [None, 0.3]
+    path.write_text(json.dumps(document))
+    assert run(["gate", str(path)]) == 3
+    assert "its claims say" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("claims", [{}, [], "none", {"a": "fail"}, {"a": {"verdict": 3}}])
+def test_claims_that_say_no_verdict_make_none(written: Path, claims: Any) -> None:
+    document = json.loads(written.read_text())
+    document["probes"][0]["evidence"] = {"claims": claims}
+    written.write_text(json.dumps(document))
+    assert run(["gate", str(written)]) == 0
 
 
 @pytest.fixture

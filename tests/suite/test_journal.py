@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,32 @@ def test_a_place_that_cannot_be_written_costs_the_journal_and_not_the_run(tmp_pa
     (tmp_path / "file").write_text("")
     with Journal(tmp_path / "file" / "j", {}, Silent()) as journal:
         journal.phase("scoring")
+
+
+@pytest.mark.parametrize("how", ["symlink_to", "hardlink_to"])
+def test_a_link_that_stands_in_its_place_costs_nobody_what_it_leads_to(tmp_path: Path, how: str) -> None:
+    other, path = tmp_path / "other", tmp_path / "j"
+    other.write_text("by hand")
+    getattr(path, how)(other)
+    with Journal(path, {"suite": "x"}, Silent()) as journal:
+        journal.phase("scoring")
+        assert stopped_run(path) is not None
+    assert other.read_text() == "by hand"
+    assert not path.exists()
+
+
+def test_a_link_to_nowhere_makes_no_file_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "j").symlink_to(tmp_path / "elsewhere")
+    with Journal(tmp_path / "j", {}, Silent()):
+        assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes in the file system")
+def test_a_pipe_that_stands_in_its_place_holds_up_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "j")
+    assert stopped_run(tmp_path / "j") is None
+    with Journal(tmp_path / "j", {}, Silent()):
+        assert stopped_run(tmp_path / "j") is not None
 
 
 def test_it_stands_beside_the_result_or_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pytest
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import SuiteResult
 from dlm_sway.engine.ask import TextItem
+from dlm_sway.suite import loader
 from dlm_sway.suite.faults import SpecError
 from dlm_sway.suite.loader import load_spec
 from dlm_sway.suite.spec import Suite
+from dlm_sway.suite.yaml_file import Document, read_yaml
 
 HEAD = "version: 1\nmodels: {base: {kind: dummy, base: tiny}, ft: {}}\n"
 CATEGORIES = (
@@ -48,6 +51,23 @@ def test_a_suite_is_read_with_its_defaults(load: Load) -> None:
     assert [(spec.name, spec.kind) for _, spec in suite.pairs] == [("a", "delta_kl")]
     assert suite.model.kind == "dummy"
     assert len(suite.sha256) == 64
+
+
+def test_the_hash_is_of_what_was_read_and_not_of_what_stands_there_later(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "suite:\n  - {name: a, kind: delta_kl}\n"
+    path = tmp_path / "sway.yaml"
+
+    def read_before_a_change(file: Path) -> Document:
+        document = read_yaml(file)
+        path.write_text("version: 1\n# another suite\n")
+        return document
+
+    monkeypatch.setattr(loader, "read_yaml", read_before_a_change)
+    suite = load(text)
+    assert [spec.name for _, spec in suite.pairs] == ["a"]
+    assert suite.sha256 == hashlib.sha256((HEAD + text).encode()).hexdigest()
 
 
 def test_the_fine_tune_takes_from_the_base_what_it_leaves_out(load: Load) -> None:

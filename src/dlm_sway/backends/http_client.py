@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import string
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
+from urllib.parse import quote, urljoin
 
 import httpx
 import tenacity
@@ -228,7 +230,18 @@ class HttpClient:
             raise BadInputError(f"the server refuses the key ({status}){said}", where=where, remedy=remedy)
         if status == httpx.codes.NOT_FOUND:
             raise BadInputError(f"not found{said}", where=where, remedy="check the address and options.model")
+        if httpx.codes.is_redirect(status) and (there := self._there(answer, where)):
+            what = f"the server answers {status} and sends on to {_in_line(there)}, which is not followed"
+            raise BadInputError(what, where=where, remedy=_instead(there, path, here=self.url))
         raise BadInputError(f"the server refuses the request ({status}){said}", where=where)
+
+    def _there(self, answer: _Answer, where: str) -> str | None:
+        """Return the address that an answer names in the place of `where`, or None where it names none."""
+        named = self._clean(answer.headers.get("location", ""))
+        try:
+            return urljoin(where, named) if named else None
+        except ValueError:
+            return named
 
     def _said(self, content: bytearray) -> str:
         try:
@@ -242,6 +255,22 @@ class HttpClient:
 
     def _clean(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def _in_line(address: str) -> str:
+    """Return an address that a server named as what is safe to print, and not too long."""
+    escaped = quote(address, safe=string.punctuation, errors="replace")
+    return escaped if len(escaped) <= _SHOWN else f"{escaped[:_SHOWN]}..."
+
+
+def _instead(there: str, path: str, *, here: str) -> str:
+    """Return what to do where the request for `path` of the server at `here` is answered with an address."""
+    base = there.rstrip("/").removesuffix(path)
+    if base == here:
+        return "see the server's log: it answers at no address without sending on"
+    whole = base != there.rstrip("/") and "?" not in base  # a page to log in may name the path in its query
+    named = _in_line(base) if whole else "that"
+    return f"give {named} as the base URL{'' if whole else ', if it is there that the model is served'}"
 
 
 def _is_error(found: Any) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +19,13 @@ from dlm_sway.chain.reference import OWN, Reference, take_reference
 from dlm_sway.core.errors import AdapterError, BadInputError, CannotRunError, SwayError
 from dlm_sway.core.progress import Progress
 from dlm_sway.data.control import control_passages
-from dlm_sway.data.readers import read_items
+from dlm_sway.data.readers import items_of, read_sections
+from dlm_sway.data.reading import Tally
 from dlm_sway.engine.ask import TextItem
 
 MAX_TOKENS: Final = 128
 N_DATA, N_GENERAL = 64, 24
+_LOGGER: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,7 @@ class Given:
         if location.directory is None:
             raise BadInputError(location.reason, remedy=location.remedy)
         self.directory: Path = location.directory
-        read = () if request.data is None else read_items(request.data)[:N_DATA]
-        self.own = tuple(TextItem(i.prompt, i.completion, i.cluster, i.label, OWN) for i in read)
+        self.own = () if request.data is None else texts_of(request.data)
         self.general = tuple(TextItem("", p.text, p.id, p.id, "general") for p in control_passages()[:N_GENERAL])
 
     @cached_property
@@ -160,6 +163,20 @@ class Given:
         except SwayError as fault:
             fault.remedy = _as_options(fault.remedy)
             raise
+
+
+def texts_of(data: Path) -> tuple[TextItem, ...]:
+    """Return the first texts of a source, and warn of what is left out among them; the rest is not read.
+
+    Raises:
+        BadInputError: it cannot be read, or nothing in it can be used.
+    """
+    tally = Tally()
+    items = chain.from_iterable(map(items_of, read_sections(data, tally)))
+    found = tuple(TextItem(i.prompt, i.completion, i.cluster, i.label, OWN) for i in islice(items, N_DATA))
+    if tally.skipped:
+        _LOGGER.warning("%s: %s", data, tally.summary)
+    return found
 
 
 # What a spec of a server calls what is an option of the command here, or is none of it.

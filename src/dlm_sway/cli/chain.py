@@ -103,7 +103,6 @@ def chain(
 def _walk(request: ChainRequest, files: Mapping[str, Path], *, quiet: bool) -> None:
     """Walk, write each report that has a path, print it and end with the verdict's exit code."""
     from dlm_sway.chain.walk import walk
-    from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver_reports
     from dlm_sway.cli.faults import ctrl_c_explained, pass_on_warnings
     from dlm_sway.cli.progress import show_progress
@@ -113,7 +112,7 @@ def _walk(request: ChainRequest, files: Mapping[str, Path], *, quiet: bool) -> N
     pass_on_warnings()
     with ctrl_c_explained(), show_progress(quiet=quiet) as progress:
         result = walk(request, progress=progress)
-    deliver_reports(result, files, lambda: print_chain(result, stdout_console()))
+    deliver_reports(result, files, lambda console: print_chain(result, console))
     raise typer.Exit(int(exit_code_of(result.verdict)))
 
 

@@ -128,11 +128,10 @@ def validate(adapter: Path, *, data: Path | None, held_out: Path | None, n_draws
 
 def finish(result: CheckResult, files: Mapping[str, Path]) -> None:
     """Write each report that has a path, print the report and end with the verdict's exit code."""
-    from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver_reports
     from dlm_sway.report.terminal import print_check
 
-    deliver_reports(result, files, lambda: print_check(result, stdout_console()))
+    deliver_reports(result, files, lambda console: print_check(result, console))
     raise typer.Exit(int(result.exit_code))
 
 

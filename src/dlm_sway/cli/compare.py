@@ -54,14 +54,13 @@ def show(found: Comparison, *, json_path: Path | None, markdown: Path | None) ->
     Raises:
         CannotRunError: a file could not be written; raised after the report.
     """
-    from dlm_sway.cli.console import stdout_console
-    from dlm_sway.cli.deliver import deliver
+    from dlm_sway.cli.deliver import deliver_all
     from dlm_sway.report.compare_suite_markdown import compare_markdown
     from dlm_sway.report.compare_suite_terminal import print_compare
     from dlm_sway.report.json import dumps
 
-    deliver(
-        json_path,
-        lambda: dumps(found.model_dump(mode="json")),
-        lambda: deliver(markdown, lambda: compare_markdown(found), lambda: print_compare(found, stdout_console())),
-    )
+    files = [
+        (json_path, lambda: dumps(found.model_dump(mode="json"))),
+        (markdown, lambda: compare_markdown(found)),
+    ]
+    deliver_all(files, lambda console: print_compare(found, console))

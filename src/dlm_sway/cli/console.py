@@ -9,6 +9,8 @@ from typing import TextIO
 
 from rich.console import Console
 
+from dlm_sway.core.errors import CannotRunError
+
 
 class _Console(Console):
     """A console whose reader may leave: `sway check ... | head -1` still ends with the exit code of the verdict."""
@@ -70,6 +72,28 @@ def print_line(line: str, stream: TextIO | None = None, *, end: str = "\n") -> N
         stream.flush()
     except (OSError, ValueError, AttributeError):  # the reader left, the disk is full, the stream is closed or None
         discard(stream)
+
+
+def write_stdout(text: str) -> None:
+    """Write a document on stdout in UTF-8, as it would stand in a file; a reader that leaves loses the rest of it.
+
+    Raises:
+        CannotRunError: the system refused the write, as when stdout is a file on a disk that is full.
+    """
+    try:
+        sys.stdout.flush()
+        if (raw := getattr(sys.stdout, "buffer", None)) is None:
+            sys.stdout.write(text)
+        else:
+            raw.write(text.encode("utf-8", errors="replace"))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard(sys.stdout)
+    except (OSError, ValueError) as fault:
+        discard(sys.stdout)
+        what = f"could not be written: {getattr(fault, 'strerror', None) or fault}"
+        remedy = "name a file, or look at what stdout is sent to"
+        raise CannotRunError(what, where="standard output", remedy=remedy) from fault
 
 
 def discard(stream: object) -> None:

@@ -43,7 +43,6 @@ def demo(
     out = _place(out.expanduser())
     json_path = ready_to_write(json_path)
 
-    from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver
     from dlm_sway.cli.progress import show_progress
     from dlm_sway.demo.run import run_demo
@@ -52,9 +51,7 @@ def demo(
         result = run_demo(out, seed=seed, progress=progress)
     told_apart = _told_apart(result)
     report = _write_pages(result, out)
-    deliver(
-        json_path, lambda: _document(result), lambda: _show(result, report, stdout_console(), told_apart=told_apart)
-    )
+    deliver(json_path, lambda: _document(result), lambda console: _show(result, report, console, told_apart=told_apart))
     raise typer.Exit(int(ExitCode.PASS if told_apart else ExitCode.FAIL))
 
 

@@ -31,7 +31,7 @@ from dlm_sway.cli.options import (
     given,
     option,
 )
-from dlm_sway.cli.outputs import places
+from dlm_sway.cli.outputs import first_file, places
 from dlm_sway.cli.run import prepared, ran, suite_words, wanted_of
 
 _RESULT: Final = ".json"
@@ -89,7 +89,6 @@ def gate(
     if is_result:
         _require_no_run_asked(ctx, spec, said)
 
-    from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver_reports
     from dlm_sway.cli.gate_lines import print_gate
     from dlm_sway.suite.gate import gate as judge
@@ -103,11 +102,11 @@ def gate(
     else:
         suite, settings = prepared(spec, **said)
         wanted = wanted_of(suite, files, trace=settings.trace)
-        result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
+        result = ran(suite, settings, beside=first_file(wanted), resume=resume, quiet=quiet)
     found = judge(
         result, threshold=threshold, coverage_threshold=coverage, weights=read_weights(weights), strict=strict
     )
-    deliver_reports(result, wanted, lambda: print_gate(found, stdout_console()), gate=found)
+    deliver_reports(result, wanted, lambda console: print_gate(found, console), gate=found)
     raise typer.Exit(int(found.exit_code))
 
 

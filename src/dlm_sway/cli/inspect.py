@@ -34,22 +34,19 @@ def inspect(
     Needs no torch, opens no pickle, asks no network. Without its base an adapter that shows no fault is inconclusive.
     """
     from dlm_sway.adapters.checks import inspect_adapter
-    from dlm_sway.core.files import write_atomic
+    from dlm_sway.cli.deliver import deliver
     from dlm_sway.report.inspect_terminal import print_inspection
     from dlm_sway.report.json import dumps
 
     json_path = places(reads=[base], adapters=[adapter], json=json_path).get("json")
     inspection = inspect_adapter(adapter.expanduser(), base)
-    print_inspection(inspection, _console())
-    if json_path is not None:
-        write_atomic(json_path, dumps(inspection.model_dump()))
+    deliver(
+        json_path, lambda: dumps(inspection.model_dump()), lambda console: print_inspection(inspection, _wide(console))
+    )
     raise typer.Exit(int(_EXIT.get(inspection.verdict, ExitCode.INCONCLUSIVE)))
 
 
-def _console() -> Console:
-    from dlm_sway.cli.console import stdout_console
-
-    console = stdout_console()
+def _wide(console: Console) -> Console:
     if not console.is_terminal:
         # Nothing folds a table in a file or a pipe; a reader there wants whole names, one line each.
         console.width = max(console.width, _PIPE_WIDTH)

@@ -79,19 +79,19 @@ TracePath: TypeAlias = Annotated[
 ]
 JsonPath: TypeAlias = Annotated[
     Path | None,
-    option("--json", metavar="PATH", help="Write all that was found as JSON."),
+    option("--json", metavar="PATH", help="Write all that was found as JSON; - is stdout."),
 ]
 MarkdownPath: TypeAlias = Annotated[
     Path | None,
-    option("--markdown", metavar="PATH", help="Write a pull-request comment."),
+    option("--markdown", metavar="PATH", help="Write a pull-request comment; - is stdout."),
 ]
 HtmlPath: TypeAlias = Annotated[
     Path | None,
-    option("--html", metavar="PATH", help="Write a page with pictures, one file."),
+    option("--html", metavar="PATH", help="Write a page with pictures, one file; - is stdout."),
 ]
 JunitPath: TypeAlias = Annotated[
     Path | None,
-    option("--junit", metavar="PATH", help="Write JUnit XML for CI."),
+    option("--junit", metavar="PATH", help="Write JUnit XML for CI; - is stdout."),
 ]
 Seed: TypeAlias = Annotated[
     int,

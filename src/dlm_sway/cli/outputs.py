@@ -2,13 +2,13 @@
 
 A file that a command reads is never one that it writes, whatever --force says: `--json data.txt` would leave a report
 in the place of what somebody wrote by hand. Nor does anything go into the directory of an adapter, whose files are
-what is tested.
+what is tested. `-` is no place but standard output, where one report can go.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +19,8 @@ from dlm_sway.core.errors import BadInputError
 if TYPE_CHECKING:
     from dlm_sway.suite.spec import Suite
 
+STDOUT: Final = Path("-")
+_REPORTS: Final = frozenset({"json", "markdown", "html", "junit", "output"})
 _ELSEWHERE: Final = "name another path"
 
 
@@ -30,8 +32,8 @@ def ready_to_write(path: Path | None) -> Path | None:
     """
     from dlm_sway.core.files import writable
 
-    if path is None:
-        return None
+    if path is None or path == STDOUT:
+        return path
     expanded = path.expanduser()
     writable(expanded)
     return expanded
@@ -48,12 +50,14 @@ def places(
         paths: what is to be written, by the name of its option.
 
     Raises:
-        BadInputError: one cannot be written, two are the same, or one is what the command reads.
+        BadInputError: one cannot be written, two are the same, one is what the command reads, or standard output is to
+            take what is no report.
     """
     found = {name: place for name, path in paths.items() if (place := ready_to_write(path)) is not None}
     read = [Path(path).expanduser() for path in reads if path is not None]
     folders = [path.expanduser() for path in adapters if path is not None]
-    kept = [place for place in found.values() if place.is_file() or not place.exists()]  # a pipe has nothing to lose
+    files = _without_stdout(found)
+    kept = [place for place in files if place.is_file() or not place.exists()]  # a pipe has nothing to lose
     for place in kept:
         _require_no_input(place, read)
         _require_outside(place, folders)
@@ -63,9 +67,28 @@ def places(
     return found
 
 
+def first_file(places: Mapping[str, Path]) -> Path | None:
+    """Return the first of the places that is a file, or None."""
+    return next((place for place in places.values() if place != STDOUT), None)
+
+
 def read_by(suite: Suite) -> list[Path | str]:
     """Return the files and folders that a suite reads, but for its adapter."""
     return [suite.path, suite.model.base, *suite.data.values()]
+
+
+def _without_stdout(found: Mapping[str, Path]) -> list[Path]:
+    """Return the places that are files.
+
+    Raises:
+        BadInputError: standard output is to take what is no report, or two reports.
+    """
+    streamed = [name for name, place in found.items() if place == STDOUT]
+    if not _REPORTS.issuperset(streamed):
+        _refuse("only a report can go to standard output", STDOUT, "name a file")
+    if len(streamed) > 1:
+        _refuse("standard output is named for two reports, and takes one", STDOUT, "give each other a path of its own")
+    return [place for place in found.values() if place != STDOUT]
 
 
 def _require_no_input(place: Path, read: Iterable[Path]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from dlm_sway.cli.options import option
-from dlm_sway.cli.outputs import places
+from dlm_sway.cli.outputs import first_file, places
 from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        option("--output", "-o", metavar="PATH", help="Where to; default: stdout."),
+        option("--output", "-o", metavar="PATH", help="Where to; - or nothing: stdout."),
     ] = None,
 ) -> None:
     """Show a stored result again: on the terminal, or as JSON, Markdown, HTML or JUnit XML.
@@ -52,16 +52,17 @@ def report(
     from dlm_sway.report.read import load_result
 
     result = load_result(file.expanduser())
-    out = places(reads=[file], output=out).get("output")
+    out = first_file(places(reads=[file], output=out))
     chosen = form or _by_ending(out)
     if chosen is Format.TERMINAL:
         _show(result, out)
         return
+    from dlm_sway.cli.console import write_stdout
     from dlm_sway.report.write import FORMATS, rendered, write_report
 
     kind = next(name for name in FORMATS if name == chosen.value)
     if out is None:
-        typer.echo(rendered(result, kind), nl=False)
+        write_stdout(rendered(result, kind))
     else:
         write_report(result, out, kind)
 

@@ -35,7 +35,7 @@ from dlm_sway.cli.options import (
     given,
     option,
 )
-from dlm_sway.cli.outputs import places, read_by, ready_to_write
+from dlm_sway.cli.outputs import first_file, places, read_by, ready_to_write
 from dlm_sway.core.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ def run(
         what = f"nothing is run with --dry-run, so there is nothing to write for {', '.join(names)}"
         raise BadInputError(what, remedy="leave out one of them")
 
-    from dlm_sway.cli.console import stdout_console
     from dlm_sway.cli.deliver import deliver_reports
     from dlm_sway.report.suite_terminal import print_suite
 
@@ -101,8 +100,8 @@ def run(
         raise typer.Exit
     files = {"json": json_path, "markdown": markdown, "html": html, "junit": junit}
     wanted = wanted_of(suite, files, trace=settings.trace)
-    result = ran(suite, settings, beside=next(iter(wanted.values()), None), resume=resume, quiet=quiet)
-    deliver_reports(result, wanted, lambda: print_suite(result, stdout_console()))
+    result = ran(suite, settings, beside=first_file(wanted), resume=resume, quiet=quiet)
+    deliver_reports(result, wanted, lambda console: print_suite(result, console))
     raise typer.Exit(exit_code(result))
 
 

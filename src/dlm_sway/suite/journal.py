@@ -54,6 +54,8 @@ def journal_path(suite: Path, result: Path | None) -> Path:
 
 def stopped_run(path: Path) -> Stopped | None:
     """Return the run whose journal stands at `path`, or None."""
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         with path.open("rb") as handle:
             lines = handle.read(_MOST_BYTES).splitlines()
@@ -111,7 +113,9 @@ class Journal:
         """Begin it; where that cannot be, the run goes on without one."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+            # Nobody named this place, so what a link leads to from here is not a run's to write over.
+            self._path.unlink(missing_ok=True)
+            self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         except OSError:
             self._handle = None
         self._add(journal=1, began=time.time(), asked=dict(self._asked))

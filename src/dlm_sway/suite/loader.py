@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -58,7 +57,7 @@ def load_spec(path: Path | str) -> Suite:
         defaults=found.defaults,
         pairs=pairs,
         data={name: from_file(path, file) for name, file in found.data.items()},
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=document.sha256,
     )
 
 

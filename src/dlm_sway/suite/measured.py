@@ -85,6 +85,14 @@ def claims_of(probe: ProbeResult) -> dict[str, Question]:
     return found
 
 
+def claimed_verdicts(probe: ProbeResult) -> list[Verdict]:
+    """Return the verdicts of a probe's claims, also of one with a number that JSON cannot hold."""
+    claims = probe.evidence.get("claims")
+    raw = claims.values() if isinstance(claims, Mapping) else ()
+    said = [claim.get("verdict") for claim in raw if isinstance(claim, Mapping)]
+    return [Verdict(verdict) for verdict in said if isinstance(verdict, str) and verdict in set(Verdict)]
+
+
 def questions_of(probe: ProbeResult) -> dict[str, Question]:
     """Return the claims of a probe with their verdicts; a probe that says none is one claim itself."""
     unit = probe.evidence.get("unit")

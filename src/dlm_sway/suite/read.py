@@ -9,8 +9,8 @@ from typing import Any, Final, NoReturn
 from pydantic import ValidationError
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.core.result import ProbeResult, Question, SuiteResult, Verdict
-from dlm_sway.suite.measured import claims_of
+from dlm_sway.core.result import ProbeResult, Question, SuiteResult, Verdict, worst
+from dlm_sway.suite.measured import claimed_verdicts, claims_of
 from dlm_sway.suite.result import QUESTIONS, SCHEMA_VERSION, CheckResult
 from dlm_sway.suite.version import upgraded
 
@@ -38,12 +38,28 @@ def read_suite(path: Path) -> SuiteResult:
     """Return the result of a suite; that of a check is none, since its verdict rests on more than its probes.
 
     Raises:
-        BadInputError: the file cannot be read, is no such result, or was written by a newer sway.
+        BadInputError: the file cannot be read, is no such result, was written by a newer sway, or a probe's verdict in
+            it is not the one that its claims make.
     """
     raw = _document(path.expanduser(), _OF_SUITE)
     if "questions" in raw:
         raise BadInputError("is the result of a check, not of a suite", where=path, remedy=_OF_SUITE)
-    return _validated(raw, path, _OF_SUITE)
+    found = _validated(raw, path, _OF_SUITE)
+    for probe in found.probes:
+        _require_own_verdict(probe, path)
+    return found
+
+
+def _require_own_verdict(probe: ProbeResult, path: Path) -> None:
+    """Return unless a probe's verdict is not the worst of its claims, as every probe makes it: one was changed.
+
+    Raises:
+        BadInputError: it is not.
+    """
+    verdicts = claimed_verdicts(probe)
+    if verdicts and (made := worst(verdicts)) is not probe.verdict:
+        what = f"the verdict of probe `{probe.name}` is {probe.verdict}, and its claims say {made}"
+        raise BadInputError(what, where=path, remedy="name the result as it was written, or run the suite again")
 
 
 def _validated(raw: dict[str, Any], path: Path, remedy: str) -> SuiteResult:

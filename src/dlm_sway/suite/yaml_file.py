@@ -7,6 +7,7 @@ that stands twice is never taken in silence: it is a fault. Merge keys (`<<`) wo
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -35,12 +36,14 @@ class Document:
         keys: where the key of each entry stands, by the path to it.
         values: where each value stands, by the path to it; the root's path is empty.
         faults: what is wrong with it as YAML, such as a key that stands twice.
+        sha256: of the bytes that were read, whatever stands in the file by now.
     """
 
     value: Any
     keys: dict[Keys, Place]
     values: dict[Keys, Place]
     faults: tuple[Fault, ...]
+    sha256: str
 
     def place(self, path: Keys, *, of_key: bool = False) -> Place:
         """Return where `path` stands, or else the nearest thing around it; the key of it when `of_key`."""
@@ -58,7 +61,8 @@ def read_yaml(path: Path) -> Document:
     Raises:
         BadInputError: the file cannot be read, is too large, is no YAML, or names more than it should.
     """
-    text = _text(path)
+    raw = _bytes(path)
+    text = _text(raw, path)
     try:
         _require_shallow(text, path)
         root = yaml.compose(text, Loader=_Loader)
@@ -68,7 +72,7 @@ def read_yaml(path: Path) -> Document:
         raise BadInputError("is empty", where=path, remedy="write one with `sway init`")
     reader = _Reader(path)
     value = reader.read(root, (), ())
-    return Document(value, reader.keys, reader.values, tuple(reader.faults))
+    return Document(value, reader.keys, reader.values, tuple(reader.faults), hashlib.sha256(raw).hexdigest())
 
 
 def _require_shallow(text: str, path: Path) -> None:
@@ -83,7 +87,7 @@ def _require_shallow(text: str, path: Path) -> None:
             raise BadInputError(f"is nested deeper than {MAX_DEPTH} levels", where=_where(path, event))
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise BadInputError("is a directory, not a suite file", where=path, remedy="name the sway.yaml in it")
@@ -95,6 +99,10 @@ def _text(path: Path) -> str:
     if len(raw) > MAX_BYTES:
         what = f"is larger than {MAX_BYTES // 2**20} MiB"
         raise BadInputError(what, where=path, remedy="keep texts in files of their own, under `data`")
+    return raw
+
+
+def _text(raw: bytes, path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:
