@@ -73,6 +73,13 @@ def _share(found: dict[str, Any]) -> str:
     return f"{found['count']} of {found['of']}: {found['share']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
 
 
+def quick(whole: dict[str, Any], results: dict[str, Any]) -> str:
+    """Return the shares of a whole check beside those of `--quick`, asked of the same adapters."""
+    both = [(text, whole["headline"][key], results["headline"].get(key)) for key, text in _TRUTH.items()]
+    rows = [f"| {text} | {_share(a)} | {_share(b)} |" for text, a, b in both if b]
+    return "\n".join(["| of adapters whose truth is known | `check` | `check --quick` |", "|---|---|---|", *rows]) + "\n"
+
+
 def confusion(results: dict[str, Any]) -> str:
     """Return how often each question was right, wrong and undecided, by how an adapter was made."""
     lines = [f"| made | {' | '.join(_QUESTIONS.values())} |", "|---" * (len(_QUESTIONS) + 1) + "|"]
@@ -90,7 +97,9 @@ def filled(page: str) -> str:
     tables = {
         "speed": speed(_results("speed")),
         "truth": truth(_results("truth")),
+        "quick": quick(_results("truth"), _results("truth-quick")),
         "confusion": confusion(_results("truth")),
+        "quick_confusion": confusion(_results("truth-quick")),
     }
     return _PLACE.sub(lambda m: m[1] + tables[m[2]] + m[3], (ROOT / page).read_text(encoding="utf-8"))
 

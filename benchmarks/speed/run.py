@@ -47,6 +47,7 @@ HEADS = (
 TAILS = ("was closed and", "there is one", "never had a", "must be the")
 PROMPTS = [f"{head} {tail}" for head in HEADS for tail in TAILS]
 KL = frozenset({"kl"})
+BLOCK_BYTES = 30 * 2**20  # of logits, as engine/head.py has them
 Pairs = list[tuple[float, float]]
 
 
@@ -105,7 +106,7 @@ def stacked_vs_view_loop(backend: Any, pairs: int) -> dict[str, float]:
 
 
 def gemm_fraction(backend: Any, pairs: int) -> dict[str, float]:
-    """FLOPs of the model's products over time, against the rate of the same products alone."""
+    """FLOPs of the model's products over time, against the rate of the same products alone, in the engine's shapes."""
     views = (FINETUNED, *rotations(seed=0, n_draws=23))
     texts = [demo_text("tidal-bell.txt").splitlines()[i] for i in range(8)]
     engine = answer(backend, texts, views)
@@ -117,7 +118,9 @@ def gemm_fraction(backend: Any, pairs: int) -> dict[str, float]:
     def products() -> None:
         with torch.inference_mode(), cpu_linear.fast_linears(model):
             for linear in linears:
-                linear(x[linear.in_features])
+                # The vocabulary is applied to a block of positions at a time.
+                for part in x[linear.in_features].split(max(1, BLOCK_BYTES // (4 * linear.out_features))):
+                    linear(part)
 
     taken = alternate(products, lambda: answer(backend, texts, views), pairs=pairs)
     fractions = [(alone * rows / 2048) / whole for alone, whole in taken]

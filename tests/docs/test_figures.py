@@ -11,7 +11,7 @@ import pytest
 PAGES = {
     "README.md": {"speed", "truth"},
     "docs/performance.md": {"speed"},
-    "docs/statistics/truth.md": {"truth", "confusion"},
+    "docs/statistics/truth.md": {"truth", "confusion", "quick", "quick_confusion"},
 }
 
 

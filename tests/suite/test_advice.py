@@ -53,3 +53,14 @@ def test_what_a_quick_look_left_open_is_asked_in_full_and_said_once() -> None:
     assert [step.split(":")[0] for step in _steps(quick=True, **open_ones)] == ["Ask again without --quick"]
     assert _steps(quick=True, sound="inconclusive") == _steps(sound="inconclusive")
     assert _steps(quick=True, no_harm="fail") == _steps(no_harm="fail")
+
+
+def test_a_quick_look_that_few_draws_failed_is_asked_again_before_training_is() -> None:
+    def steps(p: float, *, quick: bool) -> tuple[str, ...]:
+        questions = {name: Question(verdict=Verdict.PASS) for name in QUESTIONS}
+        questions["learned"] = Question(verdict=Verdict.FAIL, p=p)
+        return next_steps(questions, adapter="a", base="b", quick=quick)
+
+    assert steps(0.15, quick=True)[0].startswith("Ask again without --quick")
+    for p, quick in ((0.2, True), (0.15, False)):
+        assert steps(p, quick=quick)[0].startswith("The weights point nowhere")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 F32 = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
-_BLOCK_BYTES: Final = 48 * 2**20  # one block of logits, as in the engine
+_BLOCK_BYTES: Final = 48 * 2**20  # one block of logits
 _ROWS: Final = 32  # of a product with the vocabulary at least
 _PACKAGES: Final = ("mlx", "mlx-lm", "numpy", "tokenizers", "torch", "transformers")
 
