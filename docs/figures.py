@@ -77,7 +77,8 @@ def quick(whole: dict[str, Any], results: dict[str, Any]) -> str:
     """Return the shares of a whole check beside those of `--quick`, asked of the same adapters."""
     both = [(text, whole["headline"][key], results["headline"].get(key)) for key, text in _TRUTH.items()]
     rows = [f"| {text} | {_share(a)} | {_share(b)} |" for text, a, b in both if b]
-    return "\n".join(["| of adapters whose truth is known | `check` | `check --quick` |", "|---|---|---|", *rows]) + "\n"
+    head = ["| of adapters whose truth is known | `check` | `check --quick` |", "|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
 
 
 def confusion(results: dict[str, Any]) -> str:
