@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from dlm_sway.adapters.base_files import require_whole
 from dlm_sway.adapters.base_location import locate_base
 from dlm_sway.adapters.config import AdapterConfig, load_config
 from dlm_sway.adapters.lora import Lora, read_peft_lora
@@ -85,6 +86,7 @@ class Given:
         location = locate_base(name, revision=self.config.base_revision(request.base))
         if location.directory is None:
             raise BadInputError(location.reason, remedy=location.remedy)
+        require_whole(location.directory)
         self.directory: Path = location.directory
         read = () if request.data is None else read_items(request.data)[:N_DATA]
         self.own = tuple(TextItem(i.prompt, i.completion, i.cluster, i.label, OWN) for i in read)
