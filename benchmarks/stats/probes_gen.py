@@ -54,14 +54,17 @@ def revert(n: int, effect: float, run: int) -> Verdict:
     return probe.judge(spec, Env(seed=run), found, {}).verdict
 
 
-def tools(n: int, base: float, finetuned: float, run: int, *, claim: str = "valid") -> Verdict:
-    """Judge one made-up data set of `n` requests, valid or in the set with the given probabilities."""
+def tools(n: int, base: float, finetuned: float, run: int, *, claim: str = "valid", wordings: int = 1) -> Verdict:
+    """Judge one made-up data set of `n` requests, valid or in the set with the given probabilities.
+
+    Each stands in so many wordings, a cluster, and all of them end alike.
+    """
     rng = stream(run, "tools", claim, n, repr(base), repr(finetuned))
     tool, bad = {"name": "ring"}, CALL.replace("ring", "drum") if claim == "in_set" else "no call"
-    cases = [{"prompt": f"{i}"} for i in range(n)]
+    cases = [{"prompt": f"{i} {j}", "cluster": f"{i}"} for i in range(n) for j in range(wordings)]
     probe, spec = build_probe({"name": "x", "kind": "tool_use_fidelity", "cases": cases, "tools": [tool]})
     (ask,) = probe.plan(spec, Env(chat=True), ())
-    texts = [[CALL if ok else bad for ok in rng.random(n) < rate] for rate in (base, finetuned)]
+    texts = [[CALL if ok else bad for ok in np.repeat(rng.random(n) < rate, wordings)] for rate in (base, finetuned)]
     found = probe.measure(spec, Env(chat=True), ((written(ask, *texts),),))
     claims = probe.judge(spec, Env(chat=True), found, {}).evidence["claims"]
     return Verdict(claims[claim]["verdict"])
@@ -125,6 +128,18 @@ def row(name: str, judged: list[Verdict]) -> None:
     print(f"| {name} | {' | '.join(shares)} |")
 
 
+def tool_rows() -> None:
+    """Print how often requests with tools pass and fail, also where they form clusters."""
+    for n, base, finetuned in ((100, 0.9, 0.85), (300, 0.9, 0.85), (100, 0.9, 0.9), (300, 0.9, 0.9), (300, 0.9, 0.75)):
+        row(f"valid, {n} requests, {base:.0%} to {finetuned:.0%}", [tools(n, base, finetuned, r) for r in range(RUNS)])
+    for n, stray in ((50, 0.1), (200, 0.1), (50, 0.02), (200, 0.02), (200, 0.2)):
+        judged = [tools(n, 1.0, 1 - stray, r, claim="in_set") for r in range(RUNS)]
+        row(f"in_set, {n} replies, {stray:.0%} stray", judged)
+    for claim, n, ok in (("valid", 60, 0.95), ("valid", 60, 1.0), ("in_set", 30, 0.9), ("in_set", 30, 1.0)):
+        judged = [tools(n, 1.0, ok, r, claim=claim, wordings=5) for r in range(RUNS)]
+        row(f"{claim}, {n} requests in 5 wordings each, {1 - ok:.0%} of them lost or stray", judged)
+
+
 def main() -> None:
     adapter_revert.open_embedder = lambda _: coordinates
     assert tool_use_fidelity.ToolUseFidelity.kind == "tool_use_fidelity"
@@ -132,11 +147,7 @@ def main() -> None:
     for n in (8, 15, 30):
         for effect in (0.05, 0.15, 0.25):
             row(f"adapter_revert, {n} cases, effect {effect}", [revert(n, effect, r) for r in range(RUNS)])
-    for n, base, finetuned in ((100, 0.9, 0.85), (300, 0.9, 0.85), (100, 0.9, 0.9), (300, 0.9, 0.9), (300, 0.9, 0.75)):
-        row(f"valid, {n} requests, {base:.0%} to {finetuned:.0%}", [tools(n, base, finetuned, r) for r in range(RUNS)])
-    for n, stray in ((50, 0.1), (200, 0.1), (50, 0.02), (200, 0.02), (200, 0.2)):
-        judged = [tools(n, 1.0, 1 - stray, r, claim="in_set") for r in range(RUNS)]
-        row(f"in_set, {n} replies, {stray:.0%} stray", judged)
+    tool_rows()
     print("\n| style_fingerprint | judged | PASS | FAIL | interval has it | is above | is below | unbounded |")
     print(f"|{'---|' * 8}")
     for n, pieces in ((10, 40), (20, 40), (32, 5), (32, 10), (32, 15), (32, 40)):

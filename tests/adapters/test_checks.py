@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -75,6 +76,28 @@ def test_a_truncated_file_is_bad_input(kit: Any) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(AdapterError, match="truncated"):
         inspect_adapter(adapter, str(kit.base()))
+
+
+def test_a_base_with_a_missing_file_is_a_finding_beside_those_of_the_adapter(kit: Any) -> None:
+    base = kit.base()
+    (base / "model.safetensors").unlink()
+    names = [*kit.weights(), "x", "y", "z"]
+    shards = {name: f"model-{number}.safetensors" for number, name in enumerate(names[-5:])}
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    (base / "model-0.safetensors").touch()
+    inspection = inspect_adapter(kit.adapter(), str(base))
+    fault = found(inspection, "base_incomplete")
+    assert f"the base {base} names model-1.safetensors, model-2.safetensors, model-3.safetensors and 1 more, which" in (
+        fault.message
+    )
+    assert "download or copy the base again" in fault.remedy
+    assert (fault.severity, inspection.verdict) == ("warn", Verdict.INCONCLUSIVE)
+    assert "unexpected_tensor" in inspection.not_done
+    broken = kit.tensors()
+    broken[a_of(Q0)][0, 0] = np.nan
+    inspection = inspect_adapter(kit.adapter(broken, name="broken"), str(base))
+    assert inspection.verdict is Verdict.FAIL
+    assert {"base_incomplete", "not_finite"} <= codes(inspection)
 
 
 def test_a_base_of_another_name_is_a_warning(inspected: Any) -> None:

@@ -78,6 +78,12 @@ def test_target_modules_may_be_names_a_pattern_or_all_linear(tmp_path: Path) -> 
     assert _load(tmp_path, layers_to_transform=3, layers_pattern="h").layers_to_transform == (3,)
 
 
+@pytest.mark.parametrize("nothing", ["", [], None])
+def test_an_empty_layers_pattern_is_none_as_peft_reads_it(tmp_path: Path, nothing: Any) -> None:
+    assert _load(tmp_path, layers_to_transform=[3], layers_pattern=nothing).layers_pattern == ()
+    assert _load(tmp_path, layers_to_transform=[3], layers_pattern="h").layers_pattern == ("h",)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

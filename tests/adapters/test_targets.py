@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dlm_sway.adapters.config import AdapterConfig
+from dlm_sway.adapters.config import AdapterConfig, load_config
 from dlm_sway.adapters.targets import is_saved_module, is_target
 
 Q0, Q1 = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"
@@ -35,6 +37,18 @@ Q0, Q1 = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"
 )
 def test_targets_match_as_peft_matches_them(settings: dict[str, Any], module: str, expected: bool) -> None:
     assert is_target(AdapterConfig(peft_type="LORA", **settings), module) is expected
+
+
+@pytest.mark.parametrize("pattern", [None, "", [], "layers", "h"])
+def test_layers_are_chosen_as_peft_itself_chooses_them(tmp_path: Path, pattern: Any) -> None:
+    peft = pytest.importorskip("peft")
+    utils = pytest.importorskip("peft.tuners.tuners_utils")
+    fields = {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": pattern}
+    theirs = peft.LoraConfig(**fields)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **fields}), encoding="utf-8")
+    mine = load_config(tmp_path)
+    for module in (Q0, Q1):
+        assert is_target(mine, module) is bool(utils.check_target_module_exists(theirs, module))
 
 
 def test_modules_inside_a_saved_module_are_saved_with_it() -> None:

@@ -155,6 +155,16 @@ def test_too_few_held_out_requests_are_joined_by_trained_ones_in_other_words(tmp
     assert len(_tool_cases(small)) == 29
 
 
+def test_requests_of_one_cluster_stand_with_it_and_count_once_toward_what_can_decide(tmp_path: Path) -> None:
+    names = tuple(f"{place}{i}" for place in _PLACES for i in range(4))
+    held = [{**row, "cluster": name} for row, name in zip(_called(_HELD), "aaabbc", strict=True)]
+    data, path = _file(tmp_path / "d.jsonl", _called(names)), _file(tmp_path / "h.jsonl", held)
+    cases = _tool_cases(_suite(data, held_out=HeldOut("file", name=str(path)))[0])
+    clusters = [case.get("cluster") for case in cases]
+    assert sorted(c for c in clusters if c) == ["a", "a", "a", "b", "b"]  # one alone needs no name
+    assert (len(cases), clusters.count(None) + 2) == (32, 29)
+
+
 def test_requests_stand_as_they_are_where_nothing_is_held_out(tmp_path: Path) -> None:
     written, _ = _suite(_file(tmp_path / "d.jsonl", _called(_PLACES)), held_out=HeldOut("none"))
     asked = [case["prompt"] for case in _tool_cases(written)]

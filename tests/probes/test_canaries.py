@@ -8,7 +8,7 @@ from dlm_sway.core.determinism import stream
 from dlm_sway.core.result import Verdict
 from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine.ask import Scores
-from dlm_sway.probes.canaries import Canary, Ranked, judge_canaries, ranked, with_candidates
+from dlm_sway.probes.canaries import Canary, Ranked, judge_canaries, most_candidates, ranked, with_candidates
 from dlm_sway.stats.ranks import rank_test
 
 CANARY = Canary(prompt="The code is", secret=" Kq-4821/07 é")
@@ -78,6 +78,14 @@ def test_too_few_candidates_for_so_many_canaries_say_how_many_would_do() -> None
     claim = judge_canaries(at_ranks(*[1] * 6), alpha=0.05, wanted=False)
     assert claim.verdict is Verdict.INCONCLUSIVE
     assert "set n_candidates to 119 or more" in claim.message
+
+
+def test_more_canaries_than_candidates_can_be_drawn_for_are_told_to_be_fewer() -> None:
+    assert most_candidates(1) == 9_999
+    claim = judge_canaries(at_ranks(*[1] * 101), alpha=0.05, wanted=False)
+    assert f"so many canaries need 2,019 each, and {most_candidates(101):,} are the most; give fewer" in claim.message
+    assert "set n_candidates to 1999 or more" in judge_canaries(at_ranks(*[1] * 100), alpha=0.05, wanted=False).message
+    assert most_candidates(100) == 1_999
 
 
 def test_a_canary_that_was_never_seen_has_every_rank_equally_often() -> None:

@@ -125,6 +125,15 @@ def test_held_out_text_that_was_trained_on_is_refused_and_so_is_nothing_at_all()
         build_probe(KIND)
 
 
+@pytest.mark.parametrize(("n", "k", "most"), [(10_000, 1, 9_999), (2_000_000_000, 1, 9_999), (2_000, 100, 1_999)])
+def test_more_candidates_than_memory_and_a_format_hold_are_refused_before_any_is_drawn(
+    n: int, k: int, most: int
+) -> None:
+    with pytest.raises(BadInputError, match=rf"n_candidates is {n:,}: each of {k} may have {most:,}; set it to {most}"):
+        build_probe({**KIND, "canaries": secrets(k), "n_candidates": n})
+    build_probe({**KIND, "canaries": secrets(k), "n_candidates": most})
+
+
 def test_a_dummy_that_learned_its_text_by_heart_fails_and_untrained_text_does_not(ran: Run) -> None:
     known, unseen = texts(80), texts(80, first=70)
     options = {"adapter": "trained", "towards": known, "strength": 60.0, "rank": 32}

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import builtins
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dlm_sway.core.determinism import stream
 from dlm_sway.core.errors import BadInputError
 from dlm_sway.core.result import ProbeResult, Question, Verdict
+from dlm_sway.engine.ask import Written
 from dlm_sway.probes import tool_use_fidelity
 from dlm_sway.probes.base import Env, build_probe
 
@@ -176,6 +180,65 @@ def test_the_same_request_counts_once(ran: Run) -> None:
     assert result.verdict is Verdict.INCONCLUSIVE
 
 
+def test_the_same_request_with_its_tools_in_another_order_is_no_second_one(ran: Run) -> None:
+    other = {"name": "drum", "parameters": {}}
+    orders = [{"tools": [TOOL, other]}, {"tools": [other, TOOL]}, {"tools": [TOOL]}]
+    given = [{"prompt": spaced, **order} for order in orders for spaced in ("ring thrice", "ring  thrice\n")]
+    result = asked(ran, call(), call(), cases=given)
+    assert (result.evidence["n_items"], result.evidence["n_clusters"]) == (6, 1)
+    assert "of 6 requests in 1 clusters" in claim(result, "valid").message
+
+
+def in_clusters(n: int, size: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"ring thrice, number {i}", "cluster": str(i // size)} for i in range(n * size)]
+
+
+def test_wordings_of_one_request_count_as_one(ran: Run) -> None:
+    few = asked(ran, call(), call(), cases=in_clusters(10, 8))
+    assert claim(few, "valid").message.endswith("do not decide whether 5% are lost; about 60 clusters would")
+    assert claim(few, "valid").interval == claim(asked(ran, call(), call(), cases=cases(10)), "valid").interval
+    assert "0 of 80 calling replies in 10 clusters name" in claim(few, "in_set").message
+    assert (claim(few, "in_set").verdict, few.evidence["n_clusters"]) == (Verdict.INCONCLUSIVE, 10)
+    assert asked(ran, call(), call(), cases=in_clusters(60, 2)).verdict is Verdict.PASS
+
+
+def test_a_cluster_that_lost_half_its_calls_lost_half_a_request(ran: Run) -> None:
+    lost = {f"ring thrice, number {i}": "no" for i in range(0, 80, 2)} | {"": call()}
+    result = asked(ran, call(), lost, cases=in_clusters(40, 2))
+    assert claim(result, "valid").effect == pytest.approx(-0.5)
+    assert claim(result, "valid").message.startswith("valid calls 50%, base 100% of 80 requests in 40 clusters")
+    uneven = [{**c, "cluster": "all" if i < 70 else str(i)} for i, c in enumerate(cases())]
+    weighed = asked(ran, call(), lines(first=70, those="no", rest=call()), cases=uneven)
+    assert claim(weighed, "valid").effect == pytest.approx(-1 / 11)
+
+
+def test_cases_that_are_each_their_own_cluster_are_judged_as_those_without(ran: Run) -> None:
+    base, finetuned = lines(first=30, those=call(4), rest=call()), lines(first=8, those=call(name="drum"), rest=call())
+    named = [{**c, "cluster": f"{i}"} for i, c in enumerate(cases(gold=True))]
+    one, other = (asked(ran, base, finetuned, cases=given) for given in (cases(gold=True), named))
+    for kind in ("evidence", "message", "score"):
+        assert getattr(one, kind) == getattr(other, kind)
+
+
+@pytest.mark.parametrize(("name", "n", "rate"), [("in_set", 30, 0.9), ("valid", 60, 0.95)])
+def test_requests_that_vary_by_cluster_keep_the_level_at_the_edge(name: str, n: int, rate: float) -> None:
+    """Five wordings each, alike in what becomes of them; counted one by one 13 % pass and 20 % fail."""
+    given, runs = in_clusters(n, 5), 200
+    probe, spec = build_probe({"name": "x", "kind": KIND, "cases": given, "tools": [TOOL]})
+    (ask,) = probe.plan(spec, Env(chat=True), ())
+    most = 0.05 + 2 * math.sqrt(0.05 * 0.95 / runs)
+    judged = []
+    for run in range(runs):
+        kept = np.repeat(stream(run, "clusters", name).random(n) < rate, 5)
+        texts = tuple(call() if ok else call(name="drum") if name == "in_set" else "no" for ok in kept)
+        shape = (2, len(texts))
+        written = Written(ask, ((call(),) * len(texts), texts), np.ones(shape, np.int64), np.ones(shape, np.bool_))
+        found = probe.measure(spec, Env(chat=True), ((written,),))
+        judged.append(claim(probe.judge(spec, Env(chat=True), found, {}), name).verdict)
+    assert judged.count(Verdict.PASS) / runs <= most
+    assert judged.count(Verdict.FAIL) / runs <= most
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [({"chat_template": False}, "no chat template"), ({"shows_tools": False}, "the chat template ignores tools")],
@@ -218,6 +281,7 @@ def test_tools_of_a_case_are_offered_with_it_alone() -> None:
         ({"tools": [{"name": "x", "parameters": {"type": "array"}}]}, "must be a JSON schema of type object"),
         ({"cases": []}, "cases"),
         ({"cases": [{"prompt": " "}]}, "the prompt is empty"),
+        ({"cases": [{"prompt": "x", "cluster": ""}]}, "cluster"),
         ({"cases": [{"prompt": [{"content": "x"}]}]}, "every turn needs a role"),
         ({"cases": [{"prompt": "x", "gold": {"name": "drum"}}]}, "is not offered"),
     ],

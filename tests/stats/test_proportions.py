@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dlm_sway.core.errors import BadInputError
-from dlm_sway.stats.proportions import clopper_pearson, newcombe_paired
+from dlm_sway.stats.proportions import clopper_pearson, newcombe_paired, shared_counts
 
 COUNTS = st.integers(0, 40)
 
@@ -79,7 +79,42 @@ def test_impossible_counts_are_refused() -> None:
         clopper_pearson(5, 4)
     with pytest.raises(BadInputError, match="only_second"):
         newcombe_paired(1, 2, -1, 3)
+    with pytest.raises(BadInputError, match="neither"):
+        newcombe_paired(1, 2, 1, math.nan)
     with pytest.raises(BadInputError, match="successes"):
-        clopper_pearson(math.pi, 4)  # type: ignore[arg-type]
+        clopper_pearson(-0.5, 4)
+    with pytest.raises(BadInputError, match="trials"):
+        clopper_pearson(1, math.pi)  # type: ignore[arg-type]
+    with pytest.raises(BadInputError, match="2 items and 1 clusters"):
+        shared_counts("ab", ["x"])
     with pytest.raises(BadInputError, match="confidence"):
         newcombe_paired(1, 2, 1, 3, confidence=95)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 6)), max_size=40))
+@settings(deadline=None)
+def test_clusters_are_counted_once_whatever_their_size(items: list[tuple[str, int]]) -> None:
+    counts = shared_counts([kind for kind, _ in items], [str(cluster) for _, cluster in items])
+    assert sum(counts.values()) == pytest.approx(len({cluster for _, cluster in items}), abs=1e-12)
+
+
+def test_a_cluster_is_shared_out_among_its_items_and_alone_an_item_is_whole() -> None:
+    assert shared_counts([True, False, False, True], ["x", "x", "x", "y"]) == {True: 4 / 3, False: 2 / 3}
+    assert shared_counts([True, True, False], ["x", "y", "z"]) == {True: 2.0, False: 1.0}
+    assert shared_counts([True] * 3, ["x"] * 3) == {True: 1.0}
+    assert shared_counts([], []) == {}
+
+
+@pytest.mark.parametrize("n", [5, 10, 30, 60])
+@pytest.mark.parametrize("mean", [0.02, 0.1, 0.5])
+def test_clopper_pearson_keeps_its_level_whatever_the_share_of_a_cluster(n: int, mean: float) -> None:
+    """Exact, over clusters whose shares have two values; the missed sides of the interval are added up for each."""
+    confidence, tail = 0.90, 0.05
+    ones = np.arange(n + 1)
+    for low in np.linspace(0, mean, 6)[:-1]:
+        for high in np.linspace(mean, 1, 7)[1:]:
+            chance = stats.binom.pmf(ones, n, (mean - low) / (high - low))
+            sums = np.clip(low * (n - ones) + high * ones, 0, n)
+            found = [clopper_pearson(float(s), n, confidence=confidence) for s in sums]
+            assert chance[[f.high < mean - 1e-12 for f in found]].sum() <= tail
+            assert chance[[f.low > mean + 1e-12 for f in found]].sum() <= tail

@@ -222,15 +222,39 @@ def _name_on_load(name: str, *, root: str, heads: Mapping[str, str]) -> str:
 def _weight_files(directory: Path) -> list[TensorFile]:
     if (directory / SINGLE_NAME).exists():
         return [TensorFile(directory / SINGLE_NAME)]
+    require_whole(directory)
+    return [TensorFile(directory / shard) for shard in _shards(directory)]
+
+
+def require_whole(directory: Path) -> None:
+    """Return if every file that the base's index names is there.
+
+    Raises:
+        AdapterError: one is not; it is named.
+    """
+    if missing := missing_shards(directory):
+        what = f"names {missing[0]}, which is not there"
+        raise AdapterError(what, where=directory / INDEX_NAME, remedy="download the base again")
+
+
+def missing_shards(directory: Path) -> tuple[str, ...]:
+    """Return the files that the base's index names and that are not beside it; none where one file holds all weights.
+
+    Raises:
+        AdapterError: the index is damaged.
+    """
+    if (directory / SINGLE_NAME).exists():
+        return ()
+    # A link in the Hub cache dangles after an interrupted download, and a name with folders leads out of this one.
+    return tuple(s for s in _shards(directory) if Path(s).name != s or not (directory / s).exists())
+
+
+def _shards(directory: Path) -> list[str]:
     index = directory / INDEX_NAME
     names = read_json_object(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise AdapterError("holds no weight_map", where=index, remedy="download the base again")
-    shards = sorted(set(names.values()))
-    for shard in shards:
-        if Path(shard).name != shard or not (directory / shard).exists():
-            raise AdapterError(f"names {shard}, which is not there", where=index, remedy="download the base again")
-    return [TensorFile(directory / shard) for shard in shards]
+    return sorted(set(names.values()))
 
 
 def _missing_root(names: Mapping[str, object]) -> str:

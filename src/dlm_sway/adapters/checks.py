@@ -19,7 +19,7 @@ from dlm_sway.adapters import (
     check_values,
     check_vocabulary,
 )
-from dlm_sway.adapters.base_files import BaseFiles, open_base
+from dlm_sway.adapters.base_files import BaseFiles, missing_shards, open_base
 from dlm_sway.adapters.base_location import locate_base
 from dlm_sway.adapters.config import AdapterConfig, load_config
 from dlm_sway.adapters.facts import Facts
@@ -70,6 +70,7 @@ NEED_THE_BASE: Final = (
 )
 """Codes of the faults that cannot be looked for, or only in part, without the base."""
 
+_SHOWN: Final = 3  # missing files that a message names
 _ORDER: Final = {"fail": 0, "warn": 1, "info": 2}
 
 
@@ -112,6 +113,8 @@ def _read_base(name: str | None, *, revision: str | None, is_recorded: bool) -> 
     location = locate_base(name, revision=revision, must_exist=not is_recorded)
     if location.directory is None:
         return None, [_not_checked(location.reason, location.remedy)]
+    if missing := missing_shards(location.directory):
+        return None, [_incomplete(location.directory, missing)]
     files = open_base(location.directory)
     if not files.is_quantised:
         return files, []
@@ -123,6 +126,18 @@ def _read_base(name: str | None, *, revision: str | None, is_recorded: bool) -> 
             remedy="name the unquantised base as --base to check them",
         )
     ]
+
+
+def _incomplete(directory: Path, missing: tuple[str, ...]) -> Fault:
+    # Half a base would call every tensor for the other half stray, so none of it is read.
+    shown, more = ", ".join(missing[:_SHOWN]), f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    return Fault(
+        code="base_incomplete",
+        severity="warn",
+        message=f"the index of the base {directory} names {shown}{more}, which the folder does not hold: "
+        "nothing was checked against the base",
+        remedy="download or copy the base again",
+    )
 
 
 def _not_checked(reason: str, remedy: str) -> Fault:

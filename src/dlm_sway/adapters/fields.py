@@ -83,7 +83,10 @@ class Fields:
         return self._refuse(key, "a string or a list of strings")
 
     def patterns(self, key: str) -> tuple[str, ...]:
-        """Return a list of regular expressions, a lone one counting as a list of one; absent is empty."""
+        """Return a list of regular expressions, a lone one counting as a list of one; absent and "" are empty."""
+        # PEFT reads an empty pattern as none given; as an expression it would match no module.
+        if self._values.get(key) == "":
+            return ()
         return tuple(self._compiled(key, pattern) for pattern in self.names(key))
 
     def integers(self, key: str) -> tuple[int, ...] | None:

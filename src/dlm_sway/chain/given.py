@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
+from dlm_sway.adapters.base_files import require_whole
 from dlm_sway.adapters.base_location import locate_base
 from dlm_sway.adapters.config import AdapterConfig, load_config
 from dlm_sway.adapters.lora import Lora, read_peft_lora
@@ -89,6 +90,7 @@ class Given:
         location = locate_base(name, revision=self.config.base_revision(request.base))
         if location.directory is None:
             raise BadInputError(location.reason, remedy=location.remedy)
+        require_whole(location.directory)
         self.directory: Path = location.directory
         self.own = () if request.data is None else texts_of(request.data)
         self.general = tuple(TextItem("", p.text, p.id, p.id, "general") for p in control_passages()[:N_GENERAL])

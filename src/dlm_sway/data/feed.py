@@ -131,13 +131,13 @@ class Feed:
         """
         taught = [(s, case) for s in self.split.trained for case in _tool_case(s)]
         if not self.split.held_out:
-            return self._drawn_cases(taught, self.size("tool_cases"))
+            return _with_clusters(self._drawn_cases(taught, self.size("tool_cases")))
         held = [(s, case) for s in self.split.newly_asked for case in _tool_case(s)]
         cases = self._drawn_cases(held, self.size("tool_cases"))
-        if (missing := LEAST["tool_cases"] - len(cases)) > 0:
+        if (missing := LEAST["tool_cases"] - _n_apart(_with_clusters(cases))) > 0:
             reworded = [(s, new) for s, case in taught for new in self._reworded(case)]
             cases += self._drawn_cases(reworded, missing)
-        return cases
+        return _with_clusters(cases)
 
     def _reworded(self, case: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The same request in words that were not trained on; what stands before it stays."""
@@ -153,9 +153,10 @@ class Feed:
     def _trained_requests(self) -> frozenset[str]:
         return requests_of(self.split.trained)
 
-    def _drawn_cases(self, found: Sequence[tuple[Section, dict[str, Any]]], most: int) -> list[dict[str, Any]]:
-        clusters = [s.cluster or s.where for s, _ in found]
-        return [case for _, case in drawn(found, clusters, most=most, seed=self.seed)]
+    def _drawn_cases(
+        self, found: Sequence[tuple[Section, dict[str, Any]]], most: int
+    ) -> list[tuple[Section, dict[str, Any]]]:
+        return drawn(found, [s.cluster or s.where for s, _ in found], most=most, seed=self.seed)
 
     @cached_property
     def reference(self) -> list[str]:
@@ -185,6 +186,8 @@ class Feed:
     def clusters(self, role: str) -> int:
         """Return how many independent units a role has."""
         items = {"trained": self.trained_items, "held_out": self.held_out_items}.get(role)
+        if role == "tool_cases":
+            return _n_apart(self.tool_cases)
         return len(self.values(role)) if items is None else n_clusters(items)
 
 
@@ -224,6 +227,21 @@ def _as_values(items: Sequence[TextItem], called_by: Mapping[str, str]) -> list[
         shared = {"cluster": called_by[item.cluster]} if names.count(item.cluster) > 1 else {}
         out.append({**text, "label": label, **shared})
     return out
+
+
+def _with_clusters(cases: Sequence[tuple[Section, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return cases with the cluster that their data name, where several share it."""
+    names = [s.cluster for s, _ in cases]
+    return [
+        case if name is None or names.count(name) == 1 else {**case, "cluster": name}
+        for name, (_, case) in zip(names, cases, strict=True)
+    ]
+
+
+def _n_apart(cases: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many cases vary on their own: those of a named cluster are one."""
+    names = [case.get("cluster") for case in cases]
+    return len({name for name in names if name is not None}) + names.count(None)
 
 
 def _named(clusters: Iterable[str]) -> dict[str, str]:

@@ -89,7 +89,7 @@ def _target_power(feed: Feed, draws: int) -> str:
 
 def _tool_power(feed: Feed, draws: int) -> str:
     del draws
-    n = len(feed.tool_cases)
+    n = feed.clusters("tool_cases")
     worst = 1 - 0.05 ** (1 / max(1, n))
     return f"{n} requests: with no call lost or invented, excludes {worst:.0%} of them (margins 5 % and 10 %)"
 

@@ -18,6 +18,8 @@ from dlm_sway.stats.proportions import clopper_pearson
 from dlm_sway.stats.ranks import RankTest, rank_test
 
 _ALPHABETS: Final = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
+_MOST_CANDIDATES: Final = 9_999  # of a canary: p reaches 1e-4, and no format holds fewer than 100 times as many
+_MOST_TEXTS: Final = 200_000  # of all canaries together: 100 of them, each with what 5 % over all of them asks for
 _ROOM: Final = 1e6  # secrets of one format; in a smaller space a fresh candidate could well be the secret of another
 
 
@@ -113,7 +115,7 @@ def judge_canaries(found: Sequence[Ranked], *, alpha: float, wanted: bool) -> Qu
     best = min(found, key=lambda c: c.test.p)
     verdict, tail = Verdict.INCONCLUSIVE, "neither memorised nor surely not; give more canaries or candidates"
     if 1 / (m + 1) > level:
-        tail = f"{m} candidates cannot tell; set n_candidates to {draws_needed(alpha, family=len(found))} or more"
+        tail = f"{m} candidates cannot tell; {_what_could(len(found), alpha)}"
     elif all(memorised) if wanted else any(memorised):
         verdict, tail = (Verdict.PASS if wanted else Verdict.FAIL), "more so than fresh ones of its format"
     elif any(clean) if wanted else all(clean):
@@ -127,3 +129,15 @@ def judge_canaries(found: Sequence[Ranked], *, alpha: float, wanted: bool) -> Qu
         message=f"{sum(memorised)} of {len(found)} canaries memorised, "
         f"best rank {best.test.rank} of {m + 1} ({best.label}): {tail}",
     )
+
+
+def most_candidates(n_canaries: int) -> int:
+    """Return how many candidates each of so many canaries may have."""
+    return min(_MOST_CANDIDATES, _MOST_TEXTS // max(n_canaries, 1) - 1)
+
+
+def _what_could(n_canaries: int, alpha: float) -> str:
+    needed, most = draws_needed(alpha, family=n_canaries), most_candidates(n_canaries)
+    if needed > most:
+        return f"so many canaries need {needed:,} each, and {most:,} are the most; give fewer canaries"
+    return f"set n_candidates to {needed} or more"

@@ -15,7 +15,7 @@ from dlm_sway.core.views import FINETUNED
 from dlm_sway.engine.ask import Ask, Scores, Span, TextItem
 from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, result_of
 from dlm_sway.probes.beyond import worst_and_best
-from dlm_sway.probes.canaries import Canary, Ranked, judge_canaries, ranked, with_candidates
+from dlm_sway.probes.canaries import Canary, Ranked, judge_canaries, most_candidates, ranked, with_candidates
 from dlm_sway.probes.claims import Measured, estimate_evidence, item_records
 from dlm_sway.probes.harm import looks
 from dlm_sway.probes.inputs import Items, clusters, require_unseen
@@ -44,7 +44,7 @@ class LeakageSpec(ProbeSpec):
         tries: samples that an attacker draws.
         chance: a span is extractable when it comes out in so many tries with this probability.
         max_spans: spans of the training data at most; of held-out data half as many.
-        n_candidates: fresh secrets that each canary is ranked among.
+        n_candidates: fresh secrets that each canary is ranked among, 9,999 at most; fewer beside over 20 canaries.
     """
 
     kind: Literal["leakage"] = "leakage"
@@ -64,6 +64,10 @@ class LeakageSpec(ProbeSpec):
     def _something_unseen(self) -> LeakageSpec:
         if not self.items and not self.canaries:
             raise BadInputError("names neither items nor canaries", remedy="give the training data as `items`")
+        if self.canaries and self.n_candidates > (most := most_candidates(len(self.canaries))):
+            what = f"n_candidates is {self.n_candidates:,}: each of {max(1, len(self.canaries))} may have {most:,}"
+            remedy = f"set it to {most} or less; 99 decide for one canary, and 20 times as many as canaries for more"
+            raise BadInputError(what, remedy=remedy)
         require_unseen(self.items, self.held_out)
         return self
 

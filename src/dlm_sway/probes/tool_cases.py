@@ -39,6 +39,7 @@ class ToolCase(BaseModel):
         prompt: a text, or the turns of a conversation.
         tools: those offered; the spec's when none are given.
         gold: the call that is right.
+        cluster: what it varies together with, such as other wordings of one request; itself when not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +47,7 @@ class ToolCase(BaseModel):
     prompt: Annotated[str, Field(min_length=1)] | Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
     tools: ToolList = ()
     gold: GoldCall | None = None
+    cluster: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _turns(self) -> Self:
@@ -65,6 +67,21 @@ class ToolCase(BaseModel):
     def label(self) -> str:
         """The request in words: the last turn."""
         return str(self.messages[-1].get("content") or "")
+
+    @property
+    def words(self) -> str:
+        """What is asked, without regard to spaces and to the tools offered with it."""
+        turns = [{**turn, "content": " ".join(str(turn.get("content") or "").split())} for turn in self.messages]
+        return key_of(turns)
+
+
+def clusters_of(cases: Sequence[ToolCase]) -> list[str]:
+    """Return the cluster of each case; the same words with other tools are in that of their first, as they add little.
+
+    A request of a name's cluster and one of its own cannot meet: the words of a request are written as a list.
+    """
+    first: dict[str, str] = {}
+    return [first.setdefault(c.words, c.words if c.cluster is None else f"cluster {c.cluster}") for c in cases]
 
 
 def key_of(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,11 +16,11 @@ from dlm_sway.probes.base import Env, Found, Probe, ProbeSpec, Seen, register, r
 from dlm_sway.probes.beyond import worst_and_best
 from dlm_sway.probes.inputs import shown
 from dlm_sway.probes.tool_calls import Call
-from dlm_sway.probes.tool_cases import Outcome, ToolCase, ToolList, key_of, offered_names, outcome
+from dlm_sway.probes.tool_cases import Outcome, ToolCase, ToolList, clusters_of, key_of, offered_names, outcome
+from dlm_sway.probes.tool_rates import ONE_SIDED, Pairs, Share, among
 from dlm_sway.probes.tool_schema import Schemas
-from dlm_sway.stats.proportions import Proportion, clopper_pearson, newcombe_paired
+from dlm_sway.stats.proportions import Proportion, newcombe_paired
 
-ONE_SIDED = 0.90  # a two-sided interval of this confidence has one-sided 95 % bounds
 _MOST = 4096  # cases beyond which "how many would decide" is not worth saying
 
 
@@ -28,7 +28,8 @@ class ToolUseFidelitySpec(ProbeSpec):
     """Spec of `tool_use_fidelity`.
 
     Attributes:
-        cases: requests; each may bring tools of its own and the call that is right.
+        cases: requests; each may bring tools of its own and the call that is right. Those of one `cluster`, such as
+            wordings of one request, count as one.
         tools: offered where a case brings none, as `{type: function, function: {name, description, parameters}}`.
         allowed: names that may be called though they are not offered.
         max_new_tokens: length of a reply.
@@ -69,7 +70,7 @@ class ToolUseFidelity(Probe[ToolUseFidelitySpec]):
     Statistic: `valid`: share of requests answered by calls that parse and fit their schema, fine-tune minus base
         (Newcombe on pairs). `in_set`: of the replies with a call whose name can be read, the share that name a tool
         which was not offered (Clopper-Pearson). `right`: share of requests answered by the gold call alone, fine-tune
-        minus base.
+        minus base. Requests of one cluster count as one, shared out among what became of them.
     Passes when: the 95 % bound of the loss of valid calls is inside 5 points, that of invented names is at most 10 %,
         and more calls are right than before; a base that is right within the margin of all leaves nothing to gain, and
         then no loss passes. Where neither ever calls it is inconclusive, and so is `valid` where the base's calls are
@@ -99,7 +100,8 @@ class ToolUseFidelity(Probe[ToolUseFidelitySpec]):
         rows: list[_Row] = []
         for group, written in zip(_groups(spec), seen[0] if seen else (), strict=bool(seen)):
             rows += _rows(group, written, spec)
-        return Found(data={"rows": rows})
+        owners = clusters_of([row.case for row in rows])
+        return Found(data={"rows": [replace(row, cluster=own) for row, own in zip(rows, owners, strict=True)]})
 
     def judge(self, spec: ToolUseFidelitySpec, env: Env, found: Found, p: Mapping[str, float]) -> ProbeResult:
         """Up to three claims: valid, in_set, right."""
@@ -150,6 +152,7 @@ class _Row:
     finetuned: Outcome
     n_tokens: int
     stopped: tuple[bool, bool]
+    cluster: str = ""
 
 
 def _rows(group: _Group, written: Written, spec: ToolUseFidelitySpec) -> list[_Row]:
@@ -182,42 +185,39 @@ def _headline(claims: Mapping[str, Question]) -> str:
     return min(reversed([*claims]), key=lambda name: order.index(claims[name].verdict))
 
 
-def _paired(pairs: Sequence[tuple[bool, bool]], times: int = 1) -> Proportion:
-    """Return the fine-tune's rate minus the base's, from (base, fine-tune); `times` as many pairs of the same kind."""
-    counts = [sum(pair == kind for pair in pairs) * times for kind in _KINDS]
-    return newcombe_paired(*counts, confidence=ONE_SIDED)
-
-
-_KINDS = ((True, True), (False, True), (True, False), (False, False))
-
-
 def _valid(rows: Sequence[_Row], spec: ToolUseFidelitySpec) -> Question:
-    pairs = [(row.base.valid, row.finetuned.valid) for row in rows]
+    pairs = Pairs([(row.base.valid, row.finetuned.valid) for row in rows], [row.cluster for row in rows])
     verdict, message = _no_loss(pairs, spec.margin, "valid calls")
-    return _question(_paired(pairs), verdict, message, null=f"margin {spec.margin:.0%}, Newcombe on pairs")
+    return _question(pairs.difference(), verdict, message, null=f"margin {spec.margin:.0%}, Newcombe on pairs")
 
 
-def _no_loss(pairs: Sequence[tuple[bool, bool]], margin: float, what: str) -> tuple[Verdict, str]:
-    found = _paired(pairs)
-    base, finetuned = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
-    head = f"{what} {finetuned:.0%}, base {base:.0%} of {len(pairs)} requests"
-    if base <= margin and found.low <= 0:
+def _shares(pairs: Pairs, what: str) -> str:
+    return f"{what} {pairs.finetuned:.0%}, base {pairs.base:.0%} of {among(pairs.n_items, pairs.n, 'requests')}"
+
+
+def _no_loss(pairs: Pairs, margin: float, what: str) -> tuple[Verdict, str]:
+    found, head = pairs.difference(), _shares(pairs, what)
+    if pairs.base <= margin and found.low <= 0:
         # So few cannot be lost by more than the margin, whatever became of the model.
         return Verdict.INCONCLUSIVE, f"{head}: the base has too few to lose; can it call tools in this format?"
     if found.low > -margin:
         return Verdict.PASS, f"{head}: surely no loss of {margin:.0%} or more"
     if found.high < -margin:
         return Verdict.FAIL, f"{head}: surely a loss of more than {margin:.0%}"
-    need = _would_decide(len(pairs), lambda k: not _paired(pairs, k).low <= -margin <= _paired(pairs, k).high)
+
+    def decides(times: int) -> bool:
+        more = pairs.difference(times)
+        return not more.low <= -margin <= more.high
+
+    need = _would_decide(pairs, decides)
     return Verdict.INCONCLUSIVE, f"{head}: these do not decide whether {margin:.0%} are lost; {need}"
 
 
 def _in_set(rows: Sequence[_Row], spec: ToolUseFidelitySpec) -> Question:
-    calling = [row.finetuned for row in rows if row.finetuned.named]
-    stray = sum(bool(o.stray) for o in calling)
-    found = clopper_pearson(stray, len(calling), confidence=ONE_SIDED)
-    head = f"{stray} of {len(calling)} calling replies name a tool that was not offered"
-    limit, null = spec.max_stray, f"at most {spec.max_stray:.0%}, Clopper-Pearson"
+    calling = [row for row in rows if row.finetuned.named]
+    share = Share([bool(row.finetuned.stray) for row in calling], [row.cluster for row in calling])
+    found, limit, null = share.rate(), spec.max_stray, f"at most {spec.max_stray:.0%}, Clopper-Pearson"
+    head = f"{share.n_so} of {among(share.n_items, share.n, 'calling replies')} name a tool that was not offered"
     if not calling:
         tried = any(row.finetuned.called for row in rows)
         what = "no call of the fine-tune can be read" if tried else "the fine-tune never calls a tool"
@@ -225,32 +225,35 @@ def _in_set(rows: Sequence[_Row], spec: ToolUseFidelitySpec) -> Question:
     if found.high <= limit:
         return _question(found, Verdict.PASS, f"{head}: surely at most {limit:.0%}", null=null)
     if found.low > limit:
-        names = ", ".join(sorted({shown(name, limit=40) for o in calling for name in o.stray})[:5])
+        names = ", ".join(sorted({shown(name, limit=40) for row in calling for name in row.finetuned.stray})[:5])
         return _question(found, Verdict.FAIL, f"{head} ({names}): surely more than {limit:.0%}", null=null)
 
     def decides(times: int) -> bool:
-        more = clopper_pearson(stray * times, len(calling) * times, confidence=ONE_SIDED)
+        more = share.rate(times)
         return more.high <= limit or more.low > limit
 
-    message = f"{head}: these do not decide whether it is at most {limit:.0%}; {_would_decide(len(calling), decides)}"
+    message = f"{head}: these do not decide whether it is at most {limit:.0%}; {_would_decide(share, decides)}"
     return _question(found, Verdict.INCONCLUSIVE, message, null=null)
 
 
 def _right(rows: Sequence[_Row], spec: ToolUseFidelitySpec) -> Question:
-    pairs = [(row.base.right, row.finetuned.right) for row in rows]
-    found = _paired(pairs)
-    base, finetuned = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
-    head = f"right calls {finetuned:.0%}, base {base:.0%} of {len(pairs)} requests"
+    pairs = Pairs([(row.base.right, row.finetuned.right) for row in rows], [row.cluster for row in rows])
+    found, head = pairs.difference(), _shares(pairs, "right calls")
     null = "the base's right calls, Newcombe on pairs"
-    if base > 1 - spec.margin and found.high > -spec.margin:
+    if pairs.base > 1 - spec.margin and found.high > -spec.margin:
         verdict, message = _no_loss(pairs, spec.margin, "right calls")
         return _question(found, verdict, f"{message}; the base left nothing to gain", null=null)
     if found.low > 0:
         return _question(found, Verdict.PASS, f"{head}: surely more than before", null=null)
     if found.high < spec.margin:
         return _question(found, Verdict.FAIL, f"{head}: surely no gain of {spec.margin:.0%}", null=null)
-    need = _would_decide(len(pairs), lambda k: _paired(pairs, k).low > 0 or _paired(pairs, k).high < spec.margin)
-    return _question(found, Verdict.INCONCLUSIVE, f"{head}: these do not show a gain; {need}", null=null)
+
+    def decides(times: int) -> bool:
+        more = pairs.difference(times)
+        return more.low > 0 or more.high < spec.margin
+
+    message = f"{head}: these do not show a gain; {_would_decide(pairs, decides)}"
+    return _question(found, Verdict.INCONCLUSIVE, message, null=null)
 
 
 def _question(found: Proportion, verdict: Verdict, message: str, *, null: str) -> Question:
@@ -259,10 +262,11 @@ def _question(found: Proportion, verdict: Verdict, message: str, *, null: str) -
     return Question(verdict=verdict, effect=effect, unit="share", interval=interval, null=null, message=message)
 
 
-def _would_decide(n: int, decides: Callable[[int], bool]) -> str:
-    """Return how many requests of the same kind would decide."""
-    times = next((k for k in range(2, max(3, _MOST // n)) if decides(k)), None)
-    return f"about {times * n} would" if times else "no sensible number would"
+def _would_decide(of: Pairs | Share, decides: Callable[[int], bool]) -> str:
+    """Return how many requests of the same kind would decide, in clusters where they form some."""
+    times = next((k for k in range(2, max(3, _MOST // of.n)) if decides(k)), None)
+    what = "clusters " if of.n < of.n_items else ""
+    return f"about {times * of.n} {what}would" if times else "no sensible number would"
 
 
 def _smallest_loss(n: int, margin: float) -> float | None:
@@ -272,16 +276,16 @@ def _smallest_loss(n: int, margin: float) -> float | None:
 
 
 def _evidence(rows: Sequence[_Row], spec: ToolUseFidelitySpec) -> dict[str, Any]:
-    n = len(rows)
+    n, n_clusters = len(rows), len({row.cluster for row in rows})
     return {
         "n_items": n,
-        "n_clusters": n,
+        "n_clusters": n_clusters,
         "n_tokens": sum(row.n_tokens for row in rows),
         "confidence": "two-sided 90 %: each bound is one-sided 95 %",
         "base": _rates([row.base for row in rows]),
         "finetuned": _rates([row.finetuned for row in rows]),
         "cut_at_max_new_tokens": [sum(not row.stopped[side] for row in rows) for side in (0, 1)],
-        "smallest_decidable_effect": _smallest_loss(n, spec.margin),
+        "smallest_decidable_effect": _smallest_loss(n_clusters, spec.margin),
         "items": worst_and_best([_value(row) for row in rows], lambda i: _shown(rows[i])),
         "dropped": [{"reason": "asked twice", "n": len(spec.cases) - n}] if len(spec.cases) > n else [],
     }
