@@ -79,10 +79,13 @@ def base_grid(n: int, rng: np.random.Generator) -> F64:
     return grid
 
 
-def shaken(grid: F64, shift: float, share: float, rng: np.random.Generator) -> F64:
-    """The same facts after a fine-tune: noise in every option, the right one worse by `shift` in a share of them."""
+def shaken(grid: F64, shift: float, share: float, rng: np.random.Generator, every: int = 1) -> F64:
+    """The same facts after a fine-tune: noise in every option, the right one worse by `shift` in a share of them.
+
+    Only the first of `every` facts can be in that share, such as those of one category of eight.
+    """
     out = grid + rng.normal(0, 0.15, grid.shape)
-    out[:, 0] -= shift * (rng.random(len(grid)) < share)
+    out[:, 0] -= shift * (rng.random(len(grid)) < share) * (np.arange(len(grid)) % every == 0)
     return out
 
 
@@ -108,22 +111,31 @@ def shift_for(loss: float, share: float) -> float:
     return low
 
 
-def drift(n: int, shift: float, share: float, run: int) -> ProbeResult:
-    """Judge one made-up pack of `n` facts."""
+def drift(n: int, shift: float, share: float, run: int, every: int = 1) -> ProbeResult:
+    """Judge one made-up pack of `n` facts in eight categories; with `every` 8, only the first of them loses."""
     rng = stream(run, "drift", n, repr(shift), repr(share))
     base = base_grid(n, rng)
-    finetuned = shaken(base, shift, share, rng)
+    finetuned = shaken(base, shift, share, rng, every)
     facts = [{"prompt": f"{i}", "options": list("abcd"), "answer": "a", "category": f"{i % 8}"} for i in range(n)]
     probe, spec = build_probe({"name": "x", "kind": "calibration_drift", "facts": facts})
-    env, seen, done = Env(seed=run), (), 0
+    env, seen = Env(seed=run), ()
     while asks := probe.plan(spec, env, seen):
-        part = slice(done, done + len(asks[0].items) // 4)
-        done = part.stop
+        part = [int(item.prompt) for item in asks[0].items[::4]]  # the probe has an order of its own
         gain = (finetuned - base)[part].ravel()[None]
         offsets = np.arange(len(asks[0].items) + 1)
         scores = Scores(asks[0].items, (FINETUNED,), offsets, {"gain": gain}, base[part].ravel())
         seen = (*seen, (scores,))
     return probe.judge(spec, env, probe.measure(spec, env, seen), {})
+
+
+def category_rows(runs: int) -> None:
+    print("| a category loses | PASS | WARN | FAIL | INCONCLUSIVE | facts read |")
+    print("|---|---|---|---|---|---|")
+    for loss in (0.0, 0.05, 0.1, 0.15, 0.2, 0.3):
+        shift = shift_for(loss, 1.0) if loss else 0.0
+        found = [drift(320, shift, 1.0, r, every=8) for r in range(runs)]
+        read = np.mean([r.evidence["counts"]["n_items"] for r in found])
+        print(f"| {loss} | {shares(r.verdict for r in found)} | {read:.0f} |", flush=True)
 
 
 def drift_rows(runs: int) -> None:
@@ -229,6 +241,7 @@ def main() -> None:
         (control_rows, 1),
         (quick_rows, 1),
         (drift_rows, 1),
+        (category_rows, 2),
         (leak_rows, 1),
         (canary_rows, 1),
         (member_rows, 2),
