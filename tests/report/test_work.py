@@ -41,6 +41,13 @@ def test_in_16_bits_the_line_names_them_and_what_they_cost(healthy: CheckResult)
     assert work_line(there).endswith("3 probes, bf16, N0 0.0044 (0.0022 against fp32)")
 
 
+def test_a_quick_look_is_told_from_a_whole_one_whose_effects_are_of_whole_texts(healthy: CheckResult) -> None:
+    worked = _worked(healthy, view_tokens=5.0, scoring_s=1.0)
+    quick = worked.model_copy(update={"provenance": worked.provenance | {"quick": True}})
+    assert "in 1.0 s (5/s), --quick: beginnings of texts alone, stacked" in work_line(quick)
+    assert "quick" not in work_line(worked)
+
+
 def test_where_no_model_was_asked_there_is_no_line(healthy: CheckResult) -> None:
     assert work_line(healthy) == ""
     assert work_line(healthy.model_copy(update={"timing": {"scoring_s": 1.0}, "probes": ()})) == ""

@@ -24,6 +24,7 @@ def work_line(result: CheckResult | SuiteResult) -> str:
     n_probes = len(result.probes)
     parts = (
         _scored(result.timing.get("view_tokens", 0.0), seconds),
+        "--quick: beginnings of texts alone" if result.provenance.get("quick") is True else "",
         _cached(result.timing.get("cached_positions", 0.0)),
         clean(result.provenance.get("engine") or ""),
         f"{n_probes} probe{'s' if n_probes > 1 else ''}",
