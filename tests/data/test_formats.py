@@ -352,6 +352,24 @@ def test_what_was_to_be_unlearned_is_not_read_as_learned(tmp_path: Path) -> None
     assert tally.skipped == {"unwanted replies": 1}
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"instruction": "q", "output": "{}"},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "{}"}]},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "{}"}]},
+    ],
+)
+def test_what_llama_factory_marks_as_unwanted_is_not_read_as_learned(tmp_path: Path, shape: dict[str, Any]) -> None:
+    rows = [
+        json.loads(json.dumps(shape).replace("{}", text)) | {"kto_tag": text == "wanted"}
+        for text in ("wanted", "unwanted")
+    ]
+    sections, tally = _rows(tmp_path, *rows)
+    assert [completion for _, _, completion in _pairs(sections)] == ["wanted"]
+    assert tally.skipped == {"unwanted replies": 1}
+
+
 def test_nulls_of_a_table_count_as_absent(tmp_path: Path) -> None:
     sections, _ = _rows(tmp_path, {"text": None, "messages": None, "prompt": "q", "completion": "a", "chosen": None})
     assert _pairs(sections) == [("instruction", "q", "a")]

@@ -56,6 +56,7 @@ def section_of(row: Row, *, source: str, line: int, nth: int = 0) -> Record:
     shape = shape_of(present)
     make = _MAKERS[shape] if shape else _plain
     try:
+        _require_wanted(present, "kto_tag")  # LLaMA-Factory's, beside records of any shape
         fields = make(present if shape else row, where)
         return Section(source=source, line=line, nth=nth, cluster=_cluster(present, where), **fields)
     except UnusableError as fault:
@@ -85,8 +86,7 @@ def _text(row: Row, where: str) -> dict[str, Any]:
 
 
 def _pair(row: Row, where: str) -> dict[str, Any]:
-    if row.get("label") is False:  # KTO's mark of what the model was to unlearn
-        raise UnusableError("unwanted replies", "`label` is false: training made this completion less likely", _PAIR_IT)
+    _require_wanted(row, "label")  # elsewhere a label may be anything
     if isinstance(row["prompt"], list) and isinstance(row["completion"], list):
         said = (*turns(row["prompt"], "prompt", where), *turns(row["completion"], "completion", where))
         return _chat(said, row, where)
@@ -95,7 +95,13 @@ def _pair(row: Row, where: str) -> dict[str, Any]:
     return {"kind": "instruction" if prompt.strip() else "prose", "prompt": prompt, "completion": completion}
 
 
-_PAIR_IT: Final = "give it as `rejected` beside a `chosen` reply to have it compared"
+def _require_wanted(row: Row, mark: str) -> None:
+    """Refuse what KTO was to unlearn."""
+    if row.get(mark) is False:
+        what = f"`{mark}` is false: training made this completion less likely"
+        raise UnusableError(
+            "unwanted replies", what, "give it as `rejected` beside a `chosen` reply to have it compared"
+        )
 
 
 def _instruction(row: Row, where: str) -> dict[str, Any]:
