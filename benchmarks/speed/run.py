@@ -29,6 +29,7 @@ from dlm_sway.demo.model import demo_model
 from dlm_sway.demo.noise import write_noise
 from dlm_sway.demo.run import demo_text
 from dlm_sway.engine.ask import Ask, TextItem
+from dlm_sway.engine.head import BLOCK_BYTES
 from dlm_sway.engine.run import Engine
 from dlm_sway.engine.sources import ViewwiseSource
 from dlm_sway.probes.base import RunContext, build_probe
@@ -47,7 +48,6 @@ HEADS = (
 TAILS = ("was closed and", "there is one", "never had a", "must be the")
 PROMPTS = [f"{head} {tail}" for head in HEADS for tail in TAILS]
 KL = frozenset({"kl"})
-BLOCK_BYTES = 30 * 2**20  # of logits, as engine/head.py has them
 Pairs = list[tuple[float, float]]
 
 

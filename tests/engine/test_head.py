@@ -109,7 +109,7 @@ def test_blocks_cover_all_positions_in_order_whatever_their_size(monkeypatch: py
     hidden = head.hidden(IDS).repeat(1, 5, 1)  # three views of 35 positions
     ((_, whole),) = head.blocks(hidden)
     for n_bytes in (1, 300 * 4 * 3 * 12, 300 * 4 * 3 * 34):
-        monkeypatch.setattr(head_module, "_BLOCK_BYTES", n_bytes)
+        monkeypatch.setattr(head_module, "BLOCK_BYTES", n_bytes)
         parts = list(head.blocks(hidden))
         assert len(parts) > 1
         assert [i for s, _ in parts for i in range(35)[s]] == list(range(35))
@@ -118,7 +118,7 @@ def test_blocks_cover_all_positions_in_order_whatever_their_size(monkeypatch: py
 
 @pytest.mark.parametrize("kind", ["qv", "ia3"])  # stacked, and view by view
 def test_no_block_is_kept_while_the_next_is_computed(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(head_module, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(head_module, "BLOCK_BYTES", 1)
     project, before, alive = Head.logits, [], []
 
     def counted(head: Head, hidden: torch.Tensor) -> torch.Tensor:

@@ -185,9 +185,9 @@ class Feed:
 
     def clusters(self, role: str) -> int:
         """Return how many independent units a role has."""
-        items = {"trained": self.trained_items, "held_out": self.held_out_items}.get(role)
         if role == "tool_cases":
             return _n_apart(self.tool_cases)
+        items = {"trained": self.trained_items, "held_out": self.held_out_items}.get(role)
         return len(self.values(role)) if items is None else n_clusters(items)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dlm_sway.core.errors import CannotRunError
 from dlm_sway.engine.widths import rows_for
 
-_BLOCK_BYTES = 30 * 2**20  # one [V, p, K] block of logits; glibc maps what is over 32 MiB anew each time
+BLOCK_BYTES = 30 * 2**20  # one [V, p, K] block of logits; glibc maps what is over 32 MiB anew each time
 _AGREE = 1e-2  # bf16 logits of about 20 carry this much rounding; a missed soft cap or scale is off by whole units
 
 
@@ -78,7 +78,7 @@ class Head:
         n_views, n_positions, width = hidden.shape
         vocabulary = self._vocabulary if self.is_separate else width
         least = rows_for(n_views, 1)
-        step = max(least, _BLOCK_BYTES // (n_views * vocabulary * 4))
+        step = max(least, BLOCK_BYTES // (n_views * vocabulary * 4))
         for begin in range(0, n_positions, step):
             part = hidden[:, begin : begin + step]  # [V, p, d]
             z = self.logits(tall(part, least).reshape(-1, width))  # [V * p, K]

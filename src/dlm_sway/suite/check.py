@@ -56,8 +56,8 @@ def check(  # the arguments are the options of the command
         device: `auto`, or what the backend calls its devices.
         dtype: `auto`, `fp32`, `bf16` or `fp16`.
         seed: of the nulls and of all resampling.
-        quick: 19 draws, 128 tokens a null, the first 32 tokens of at most 32 texts a file, and no kind of control text
-            read on.
+        quick: 19 draws, 128 tokens a null, the first 32 tokens of at most 32 texts a file, and one look at 32 control
+            passages.
         batch_tokens: view-tokens a chunk.
         cache: folder where results outlive the run, so that it goes on where it stopped; None keeps nothing.
         trace: file that gets a JSON line a chunk, or None.
